@@ -1,0 +1,141 @@
+"""SMPL model files and what is computed from them. The arithmetic is smplx's; ours is the loader."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from smplx.lbs import batch_rigid_transform, batch_rodrigues, blend_shapes, lbs, vertices2joints
+from torch import Tensor
+
+from fmgs_nerfstudio.body.unpickle import read_pickle
+
+N_JOINTS = 24
+_KEYS = ("v_template", "f", "shapedirs", "posedirs", "J_regressor", "weights", "kintree_table")
+FILE_NAMES = {
+    "neutral": ("SMPL_NEUTRAL.npz", "SMPL_NEUTRAL.pkl", "basicmodel_neutral_lbs_10_207_0_v1.1.0.pkl",
+                "basicModel_neutral_lbs_10_207_0_v1.0.0.pkl"),
+    "male": ("SMPL_MALE.npz", "SMPL_MALE.pkl", "basicmodel_m_lbs_10_207_0_v1.1.0.pkl",
+             "basicModel_m_lbs_10_207_0_v1.0.0.pkl"),
+    "female": ("SMPL_FEMALE.npz", "SMPL_FEMALE.pkl", "basicmodel_f_lbs_10_207_0_v1.1.0.pkl",
+               "basicModel_f_lbs_10_207_0_v1.0.0.pkl"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class BodyModel:
+    """A body in SMPL's schema: V vertices, F faces, 24 joints, S shape directions; metres and radians."""
+
+    v_template: Float[Tensor, "V 3"]
+    faces: Int[Tensor, "F 3"]
+    shapedirs: Float[Tensor, "V 3 S"]
+    posedirs: Float[Tensor, "207 3V"]
+    J_regressor: Float[Tensor, "24 V"]
+    weights: Float[Tensor, "V 24"]
+    parents: tuple[int, ...]
+
+    @staticmethod
+    def load(path: Path) -> BodyModel:
+        """Read an official `.pkl` (no chumpy needed) or an `.npz` with the same keys.
+
+        Raises:
+            ValueError: the file is broken or not in SMPL's schema; names the file and what is missing.
+        """
+        data = _read(path)
+        missing = [key for key in _KEYS if key not in data]
+        if missing:
+            raise ValueError(f"{path} is not an SMPL model file: it lacks {', '.join(missing)}")
+        n_vertices = data["v_template"].shape[0]
+        if data["weights"].shape != (n_vertices, N_JOINTS):
+            raise ValueError(
+                f"{path}: expected skinning weights of shape ({n_vertices}, {N_JOINTS}), SMPL's 24 joints, "
+                f"and found {data['weights'].shape}; SMPL-H and SMPL-X bodies are not supported"
+            )
+
+        def tensor(value: np.ndarray) -> Tensor:
+            return torch.from_numpy(np.ascontiguousarray(value, dtype=np.float32))
+
+        return BodyModel(
+            v_template=tensor(data["v_template"]),
+            faces=torch.from_numpy(data["f"].astype(np.int64)),
+            shapedirs=tensor(data["shapedirs"]),
+            posedirs=tensor(data["posedirs"].reshape(3 * n_vertices, -1).T),
+            J_regressor=tensor(data["J_regressor"]),
+            weights=tensor(data["weights"]),
+            parents=(-1, *(int(parent) for parent in data["kintree_table"][0, 1:])),
+        )
+
+    def shape(self, betas: Float[Tensor, "S"]) -> tuple[Float[Tensor, "V 3"], Float[Tensor, "24 3"]]:
+        """Vertices and joints of the shaped T-pose. Fewer betas than shape directions: the rest are zero."""
+        vertices = self.v_template + blend_shapes(betas[None], self.shapedirs[..., : len(betas)])[0]
+        return vertices, vertices2joints(self.J_regressor, vertices[None])[0]
+
+    def bones(
+        self, joints: Float[Tensor, "24 3"], pose: Float[Tensor, "*batch 72"], transl: Float[Tensor, "*batch 3"]
+    ) -> Float[Tensor, "*batch 24 4 4"]:
+        """B_b of Eq. 10 from the T-pose: maps its points to the posed world (smplx's sense: turned about the pelvis)."""
+        batch = pose.shape[:-1]
+        rotations = batch_rodrigues(pose.reshape(-1, 3)).view(-1, N_JOINTS, 3, 3)
+        parents = torch.tensor(self.parents, device=pose.device)
+        _, bones = batch_rigid_transform(rotations, joints.expand(len(rotations), -1, -1), parents, pose.dtype)
+        moved = torch.nn.functional.pad(transl.reshape(-1, 1, 3, 1), (3, 0, 0, 1))
+        return (bones + moved).view(*batch, N_JOINTS, 4, 4)
+
+    def vertices(
+        self, betas: Float[Tensor, "S"], pose: Float[Tensor, "72"], transl: Float[Tensor, "3"]
+    ) -> Float[Tensor, "V 3"]:
+        """The posed body with SMPL's pose blend shapes, in metres."""
+        parents = torch.tensor(self.parents)
+        shapedirs = self.shapedirs[..., : len(betas)]
+        posed, _ = lbs(
+            betas[None], pose[None], self.v_template, shapedirs, self.posedirs, self.J_regressor, parents, self.weights
+        )
+        return posed[0] + transl
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    if path.suffix == ".npz":
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                return dict(file)
+        except (ValueError, OSError, EOFError, BadZipFile, KeyError) as error:
+            raise ValueError(f"{path} cannot be read as an SMPL model file (.npz of plain arrays): {error}") from error
+    data = read_pickle(path)
+    if not isinstance(data, dict):
+        raise ValueError(f"{path} is not an SMPL model file: it holds a {type(data).__name__}, not a dictionary")
+    dense = {key: value.toarray() if hasattr(value, "toarray") else value for key, value in data.items()}
+    return {key: np.asarray(value) for key, value in dense.items() if key in _KEYS}
+
+
+def find_body_model(gender: str, places: Sequence[Path | None]) -> Path:
+    """The body model file for `gender` in the first of `places` (a file, a folder, or none), then in `$SMPL_MODEL_DIR`.
+
+    Raises:
+        FileNotFoundError: nothing found; says where to get the file, its name, and where it was looked for.
+    """
+    environment = os.environ.get("SMPL_MODEL_DIR")
+    searched: list[str] = []
+    for place in [*places, Path(environment) if environment else None]:
+        if place is None:
+            continue
+        if place.is_file():
+            return place
+        for folder in (place, place / "smpl"):
+            for name in FILE_NAMES[gender]:
+                if (folder / name).is_file():
+                    return folder / name
+        searched.append(str(place))
+    raise FileNotFoundError(
+        f"No SMPL body model for gender '{gender}'.\n"
+        f"  looked in : {', '.join(searched) or 'nowhere'}"
+        f"{'' if environment else ' ($SMPL_MODEL_DIR is not set)'}\n"
+        f"  for a file: {', '.join(FILE_NAMES[gender])}\n"
+        "  get it    : register at https://smpl.is.tue.mpg.de, download SMPL for Python, put the file into a folder\n"
+        "              named by $SMPL_MODEL_DIR or by --pipeline.datamanager.dataparser.body-model"
+    )

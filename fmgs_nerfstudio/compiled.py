@@ -1,0 +1,37 @@
+"""How this package compiles its CPU kernels: one decorator, one lock."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import numba
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# numba's default threading layer must not be entered from two threads at once, and nerfstudio's viewer renders in a
+# thread of its own while training runs: every parallel kernel passes through this lock.
+_one_kernel_at_a_time = threading.RLock()
+
+# Reassociation and fused multiply-add, but NaN and infinity keep their meaning.
+_FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
+
+
+def kernel(function: Callable[P, R]) -> Callable[P, R]:
+    """Compile `function` with numba for all cores (`numba.prange`); compiled code is cached on disk."""
+    compiled = numba.njit(parallel=True, fastmath=_FASTMATH, cache=True, nogil=True)(function)
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        with _one_kernel_at_a_time:
+            return compiled(*args, **kwargs)
+
+    return call
+
+
+def device_function(function: Callable[P, R]) -> Callable[P, R]:
+    """Compile a helper that kernels call per item; inlined by LLVM."""
+    return numba.njit(fastmath=_FASTMATH, cache=True, nogil=True)(function)
