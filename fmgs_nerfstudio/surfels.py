@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class Surfels(NamedTuple):
@@ -69,3 +70,36 @@ def correct(
         matmul(surfels.frames, rotation_exp(delta_r)),
         surfels.scales * delta_s.exp(),
     )
+
+
+@dataclass(frozen=True)
+class SurfelsConfig:
+    """The mesh-bound surfels at the start."""
+
+    size: float = 0.7
+    """Standard deviations of a surfel, in semi-axes of its face's Steiner circumellipse."""
+    opacity: float = 0.9
+    """Opacity; a low one lets the far side shine through before the near side closes."""
+
+
+class MeshSurfels(nn.Module):
+    """Canonical surfels. Learned are a log-scale offset and an opacity logit; centre and frame are the mesh's."""
+
+    means: Tensor
+    frames: Tensor
+    scales: Tensor
+
+    def __init__(self, config: SurfelsConfig, vertices: Float[Tensor, "V 3"], faces: Int[Tensor, "N 3"]) -> None:
+        super().__init__()
+        bound = bind_to_faces(vertices, faces, config.size)
+        for name, value in bound._asdict().items():
+            self.register_buffer(name, value)
+        self.log_scale = nn.Parameter(torch.zeros(len(faces), 2))
+        self.opacity_logit = nn.Parameter(torch.full((len(faces),), config.opacity).logit())
+
+    @property
+    def opacities(self) -> Float[Tensor, "N"]:
+        return self.opacity_logit.sigmoid()
+
+    def forward(self) -> Surfels:
+        return Surfels(self.means, self.frames, self.scales * self.log_scale.exp())

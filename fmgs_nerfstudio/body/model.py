@@ -6,17 +6,20 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
+import smplx.lbs
 import torch
 from jaxtyping import Float, Int
-from smplx.lbs import batch_rigid_transform, batch_rodrigues, blend_shapes, lbs, vertices2joints
 from torch import Tensor
 
 from fmgs_nerfstudio.body.unpickle import read_pickle
 
 N_JOINTS = 24
+# smplx annotates its functions with a NewType that no torch tensor satisfies.
+_smplx: Any = smplx.lbs
 _KEYS = ("v_template", "f", "shapedirs", "posedirs", "J_regressor", "weights", "kintree_table")
 FILE_NAMES = {
     "neutral": ("SMPL_NEUTRAL.npz", "SMPL_NEUTRAL.pkl", "basicmodel_neutral_lbs_10_207_0_v1.1.0.pkl",
@@ -73,17 +76,17 @@ class BodyModel:
 
     def shape(self, betas: Float[Tensor, "S"]) -> tuple[Float[Tensor, "V 3"], Float[Tensor, "24 3"]]:
         """Vertices and joints of the shaped T-pose. Fewer betas than shape directions: the rest are zero."""
-        vertices = self.v_template + blend_shapes(betas[None], self.shapedirs[..., : len(betas)])[0]
-        return vertices, vertices2joints(self.J_regressor, vertices[None])[0]
+        vertices = self.v_template + _smplx.blend_shapes(betas[None], self.shapedirs[..., : len(betas)])[0]
+        return vertices, _smplx.vertices2joints(self.J_regressor, vertices[None])[0]
 
     def bones(
         self, joints: Float[Tensor, "24 3"], pose: Float[Tensor, "*batch 72"], transl: Float[Tensor, "*batch 3"]
     ) -> Float[Tensor, "*batch 24 4 4"]:
-        """B_b of Eq. 10 from the T-pose: maps its points to the posed world (smplx's sense: turned about the pelvis)."""
+        """B_b of Eq. 10 from the T-pose: maps its points to the posed world (in smplx's sense: about the pelvis)."""
         batch = pose.shape[:-1]
-        rotations = batch_rodrigues(pose.reshape(-1, 3)).view(-1, N_JOINTS, 3, 3)
+        rotations = _smplx.batch_rodrigues(pose.reshape(-1, 3)).view(-1, N_JOINTS, 3, 3)
         parents = torch.tensor(self.parents, device=pose.device)
-        _, bones = batch_rigid_transform(rotations, joints.expand(len(rotations), -1, -1), parents, pose.dtype)
+        _, bones = _smplx.batch_rigid_transform(rotations, joints.expand(len(rotations), -1, -1), parents, pose.dtype)
         moved = torch.nn.functional.pad(transl.reshape(-1, 1, 3, 1), (3, 0, 0, 1))
         return (bones + moved).view(*batch, N_JOINTS, 4, 4)
 
@@ -93,7 +96,7 @@ class BodyModel:
         """The posed body with SMPL's pose blend shapes, in metres."""
         parents = torch.tensor(self.parents)
         shapedirs = self.shapedirs[..., : len(betas)]
-        posed, _ = lbs(
+        posed, _ = _smplx.lbs(
             betas[None], pose[None], self.v_template, shapedirs, self.posedirs, self.J_regressor, parents, self.weights
         )
         return posed[0] + transl

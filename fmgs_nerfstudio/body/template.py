@@ -30,34 +30,36 @@ def upsample(
     """
     if n_vertices < len(vertices):
         raise ValueError(f"the template has at least the body's {len(vertices)} vertices; {n_vertices} were asked for")
-    v, f, w = vertices.numpy().astype(np.float64), faces.numpy(), weights.numpy().astype(np.float64)
-    while len(v) + len(trimesh.geometry.faces_to_edges(f)) // 2 <= n_vertices:
-        v, f, attributes = trimesh.remesh.subdivide(v, f, vertex_attributes={"weights": w})
-        w = attributes["weights"]
-    while len(v) < n_vertices:
-        v, f, w = _split_longest_edges(v, f, w, n_vertices - len(v))
-    return TemplateMesh(
-        torch.from_numpy(v.astype(np.float32)), torch.from_numpy(f.astype(np.int64)), torch.from_numpy(w).float()
-    )
+    # Every new vertex is the middle of an edge, so positions and weights travel as one array.
+    attributes = torch.cat([vertices, weights], dim=1).numpy().astype(np.float64)
+    f = faces.numpy()
+    while len(attributes) + len(trimesh.geometry.faces_to_edges(f)) // 2 <= n_vertices:
+        attributes, f = trimesh.remesh.subdivide(attributes, f)[:2]
+    while len(attributes) < n_vertices:
+        attributes, f = _split_longest_edges(attributes, f, n_vertices - len(attributes))
+    v, w = torch.from_numpy(attributes.astype(np.float32)).split([3, weights.shape[1]], dim=1)
+    return TemplateMesh(v.contiguous(), torch.from_numpy(f.astype(np.int64)), w.contiguous())
 
 
-def _split_longest_edges(v: np.ndarray, f: np.ndarray, w: np.ndarray, most: int) -> tuple[np.ndarray, ...]:
+def _split_longest_edges(
+    attributes: Float[np.ndarray, "V D"], f: Int[np.ndarray, "F 3"], most: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Halve up to `most` edges, each the longest of both its faces: so no face is split twice in one round."""
     corners = np.arange(3)
     edges = np.sort(np.stack([f, np.roll(f, -1, axis=1)], axis=-1), axis=-1)  # [F, 3, 2]: edge k runs from corner k
     unique, edge_of = np.unique(edges.reshape(-1, 2), axis=0, return_inverse=True)
     edge_of = edge_of.reshape(-1, 3)
-    length = np.linalg.norm(v[unique[:, 0]] - v[unique[:, 1]], axis=1)
+    length = np.linalg.norm(attributes[unique[:, 0], :3] - attributes[unique[:, 1], :3], axis=1)
     rank = np.empty(len(unique), dtype=np.int64)  # a total order, so that ties have one answer
     rank[np.lexsort((np.arange(len(unique)), length))] = np.arange(len(unique))
     longest = edge_of[np.arange(len(f)), rank[edge_of].argmax(axis=1)]
     is_longest = np.bincount(longest, minlength=len(unique)) == np.bincount(edge_of.ravel(), minlength=len(unique))
-    chosen = np.flatnonzero(is_longest)
+    # In one round nothing much shorter than the longest edge, whose neighbours have to wait for the next.
+    chosen = np.flatnonzero(is_longest & (length > 0.9 * length.max()))
     chosen = chosen[np.argsort(-rank[chosen])][:most]
 
     new_vertex = np.full(len(unique), -1)
-    new_vertex[chosen] = len(v) + np.arange(len(chosen))
-    halves = unique[chosen]
+    new_vertex[chosen] = len(attributes) + np.arange(len(chosen))
     split = new_vertex[edge_of]  # [F, 3]: the new vertex on edge k, or -1
     to_split = np.flatnonzero((split >= 0).any(axis=1))
     at = (split[to_split] >= 0).argmax(axis=1)
@@ -67,7 +69,6 @@ def _split_longest_edges(v: np.ndarray, f: np.ndarray, w: np.ndarray, most: int)
     first[:, 1], second[:, 0] = middle, middle
     kept = np.delete(f, to_split, axis=0)
     return (
-        np.concatenate([v, v[halves].mean(axis=1)]),
+        np.concatenate([attributes, attributes[unique[chosen]].mean(axis=1)]),
         np.concatenate([kept, first, second]),
-        np.concatenate([w, w[halves].mean(axis=1)]),
     )

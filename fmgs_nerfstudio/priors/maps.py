@@ -266,7 +266,8 @@ def read_normal(path: Path) -> Float[np.ndarray, "H W 3"]:
     colour = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if colour is None or colour.ndim != 3 or colour.shape[2] != 3:
         raise PriorsError(f"{path}: expected normals as an RGB PNG of 8 or 16 bits.")
-    return _unit_or_zero(colour[..., ::-1].astype(np.float32) * np.float32(2 / np.iinfo(colour.dtype).max) - 1)
+    top = 255 if colour.dtype == np.uint8 else 65535
+    return _unit_or_zero(colour[..., ::-1].astype(np.float32) * np.float32(2 / top) - 1)
 
 
 def _unit_or_zero(vectors: Float[np.ndarray, "H W 3"]) -> Float[np.ndarray, "H W 3"]:
@@ -299,11 +300,11 @@ def _open(path: Path) -> Image.Image:
         ) from error
 
 
-def _read_gray(path: Path, bits: Literal[8, 16]) -> tuple[np.ndarray, dict[str, Any]]:
+def _read_gray(path: Path, bits: Literal[8, 16]) -> tuple[np.ndarray, dict[Any, Any]]:
     image = _open(path)
     if image.mode not in (("L",) if bits == 8 else ("I;16", "I")):
         raise PriorsError(f"{path}: expected a {bits}-bit gray PNG, got an image of mode {image.mode}.")
-    return np.asarray(image), dict(image.info)
+    return np.asarray(image), image.info
 
 
 def _read_npy(path: Path, dtype_kinds: str, ndim: int) -> np.ndarray:

@@ -1,0 +1,139 @@
+"""The nerfstudio data parser: finds out which layout a folder has, reads it, and hands it to nerfstudio.
+
+Imports nothing of nerfstudio's engine, data managers or pipelines: those import every data parser while they load.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from nerfstudio.cameras.cameras import Cameras, CameraType
+from nerfstudio.data.dataparsers.base_dataparser import DataParser, DataParserConfig, DataparserOutputs
+from nerfstudio.data.scene_box import SceneBox
+from nerfstudio.plugins.registry_dataparser import DataParserSpecification
+from nerfstudio.utils.rich_utils import CONSOLE
+
+from fmgs_dataparsers import zju_mocap
+from fmgs_dataparsers.capture import Capture, CaptureError, Frame, Split
+
+_LAYOUTS = {zju_mocap.NAME: zju_mocap}
+_FLIP_YZ = np.diag([1.0, -1.0, -1.0, 1.0])
+
+
+@dataclass
+class FMGSDataParserConfig(DataParserConfig):
+    """A monocular capture of one person with SMPL fits and masks."""
+
+    _target: type = field(default_factory=lambda: FMGSDataParser)
+    data: Path = Path()
+    """Folder of the capture."""
+    layout: Literal["auto", "zju-mocap"] = "auto"
+    """Layout of the folder; auto goes by its signature files."""
+    body_model: Path | None = None
+    """SMPL model file, or a folder with one; none: the capture's own folder, then $SMPL_MODEL_DIR."""
+    downscale_factor: int | None = None
+    """Reduce images by this whole factor; none: to about 512 pixels."""
+    background: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """Colour behind the person, 0..1, in the images and in what is rendered."""
+    eval_split: Literal["all", "novel_view", "novel_pose"] = "all"
+    """Held-out images that ns-eval renders: other cameras, other poses, or both, reported apart."""
+
+
+@dataclass
+class FMGSDataParser(DataParser):
+    """Cameras and frames of one split; poses, shape and the capture itself travel in `metadata`."""
+
+    config: FMGSDataParserConfig
+    includes_time: bool = True
+
+    def capture(self) -> Capture:
+        """The capture behind `config`, read once per process.
+
+        Raises:
+            SystemExit: a user's mistake, told without a traceback; nerfstudio's scripts catch nothing gentler.
+        """
+        config = self.config
+        try:
+            return open_capture(config.data.resolve(), config.layout, config.body_model, config.downscale_factor)
+        except (CaptureError, FileNotFoundError) as error:
+            raise SystemExit(f"\nerror: {error}") from error
+
+    def _generate_dataparser_outputs(self, split: str = "train", **kwargs: object) -> DataparserOutputs:
+        capture = self.capture()
+        frames = capture.splits["train"] if split == "train" else self._held_out(capture)
+        centres = capture.transl
+        box = np.stack([centres.min(0) - 1.5, centres.max(0) + 1.5])
+        return DataparserOutputs(
+            image_filenames=[frame.image for frame in frames],
+            cameras=_cameras(capture, frames),
+            scene_box=SceneBox(aabb=torch.from_numpy(box).float()),
+            metadata={"capture": capture, "frames": frames, "background": self.config.background},
+        )
+
+    def _held_out(self, capture: Capture) -> tuple[Frame, ...]:
+        chosen: tuple[Split, ...] = ("novel_view", "novel_pose")
+        if self.config.eval_split != "all":
+            chosen = (self.config.eval_split,)
+        frames = tuple(frame for split in chosen for frame in capture.splits[split])
+        # A capture with one camera and no held-out frames is evaluated on what it has.
+        return frames or capture.splits["train"][:: max(1, len(capture.splits["train"]) // 10)]
+
+
+@lru_cache(maxsize=4)
+def open_capture(root: Path, layout: str, body_model: Path | None, downscale: int | None) -> Capture:
+    """Find the capture folder and its layout, read it, and say what was found.
+
+    Raises:
+        CaptureError: nothing at `root`, no known layout there, or a broken file.
+        FileNotFoundError: no body model.
+    """
+    known = "\n".join(f"  {name}: {module.SIGNATURE}" for name, module in _LAYOUTS.items())
+    # People write zju/377 for what the archive calls zju/CoreView_377.
+    folders = [folder for folder in (root, root.parent / f"CoreView_{root.name}") if folder.is_dir()]
+    if not folders:
+        what = "is a file, not a folder" if root.exists() else "does not exist"
+        raise CaptureError(f"--data {root} {what}. It should be a folder in one of these layouts:\n{known}")
+    for folder in folders:
+        for name, module in _LAYOUTS.items():
+            if layout in ("auto", name) and module.matches(folder):
+                capture = module.read(folder, body_model, downscale)
+                counts = ", ".join(
+                    f"{len(frames)} {split.replace('_', ' ')}" for split, frames in capture.splits.items()
+                )
+                CONSOLE.log(f"{folder}: {name}, split {capture.protocol}: {counts} images")
+                return capture
+    inside = sorted(path.name for path in folders[0].iterdir())
+    found = ", ".join(inside[:12]) + (" ..." if len(inside) > 12 else "") if inside else "nothing, it is empty"
+    wanted = "" if layout == "auto" else f" named {layout}"
+    raise CaptureError(
+        f"--data {root} holds no known layout{wanted}. Known layouts:\n{known}\n  found there: {found}"
+    )
+
+
+def _cameras(capture: Capture, frames: tuple[Frame, ...]) -> Cameras:
+    intrinsics = [capture.intrinsics(frame.camera) for frame in frames]
+    K = torch.from_numpy(np.stack([k for k, _, _ in intrinsics])).float()
+    to_world = {name: np.linalg.inv(camera.world_to_camera) @ _FLIP_YZ for name, camera in capture.cameras.items()}
+    last = max(len(capture.poses) - 1, 1)
+    return Cameras(
+        camera_to_worlds=torch.from_numpy(np.stack([to_world[frame.camera][:3] for frame in frames])).float(),
+        fx=K[:, 0, 0],
+        fy=K[:, 1, 1],
+        cx=K[:, 0, 2],
+        cy=K[:, 1, 2],
+        width=torch.tensor([width for _, width, _ in intrinsics]),
+        height=torch.tensor([height for _, _, height in intrinsics]),
+        camera_type=CameraType.PERSPECTIVE,
+        times=torch.tensor([frame.pose / last for frame in frames]),
+        metadata={"pose_id": torch.tensor([[frame.pose] for frame in frames])},
+    )
+
+
+fmgs_capture = DataParserSpecification(
+    config=FMGSDataParserConfig(), description="A person's capture with SMPL fits: ZJU-MoCap and fmgs-demo."
+)

@@ -1,0 +1,159 @@
+"""Images, masks and maps of a capture, read when they are needed: nerfstudio would cache every image of the video."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from copy import deepcopy
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from fmgs_dataparsers.capture import Capture, Frame, Split
+from fmgs_dataparsers.parser import FMGSDataParserConfig
+from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.data.datamanagers.full_images_datamanager import FullImageDatamanager, FullImageDatamanagerConfig
+from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
+from nerfstudio.data.datasets.base_dataset import InputDataset
+from torch import Tensor
+
+Batch = dict[str, Any]
+
+
+class AvatarDataset(InputDataset):
+    """One split of a capture: images on the background colour, masks, and exact maps where they may be read."""
+
+    def __init__(self, dataparser_outputs: DataparserOutputs, scale_factor: float = 1.0) -> None:
+        super().__init__(dataparser_outputs, scale_factor)
+        # The host copies metadata; the capture is shared, and it is immutable.
+        self.metadata = dataparser_outputs.metadata
+        self.capture: Capture = self.metadata["capture"]
+        self.frames: tuple[Frame, ...] = self.metadata["frames"]
+        self.background = torch.tensor(self.metadata["background"])
+        self.with_truth = False
+
+    def get_data(self, image_idx: int, image_type: Literal["uint8", "float32"] = "float32") -> Batch:
+        """image [H, W, 3] in 0..1 on the background colour, mask [H, W, 1] in 0..1; with truth also the exact
+        depth (metres), normal and semantics [H, W, ...], and then the exact mask in place of the capture's."""
+        frame = self.frames[image_idx]
+        truth = self.capture.truth(frame) if self.with_truth else {}
+        mask = torch.from_numpy(truth.pop("mask", None) if truth else self.capture.mask(frame))[..., None]
+        image = torch.from_numpy(self.capture.image(frame)).float() / 255
+        image = image * mask + self.background * (1 - mask)
+        maps = {f"truth_{kind}": torch.from_numpy(value) for kind, value in truth.items()}
+        return {"image_idx": image_idx, "image": image, "mask": mask, **maps}
+
+
+@dataclass
+class FMGSDataManagerConfig(FullImageDatamanagerConfig):
+    """Full images of one capture, decoded ahead of the training loop into a bounded cache."""
+
+    _target: type = field(default_factory=lambda: FMGSDataManager)
+    dataparser: FMGSDataParserConfig = field(default_factory=FMGSDataParserConfig)  # pyright: ignore[reportIncompatibleVariableOverride]
+    """Reader of the capture."""
+    cache_megabytes: int = 2048
+    """Most memory for decoded frames, per split."""
+
+
+class FMGSDataManager(FullImageDatamanager[AvatarDataset]):
+    """nerfstudio's full-image data manager with two differences: what is cached, and that the frame of a step depends
+    on seed and step alone, so that a resumed run sees the same frames (nerfstudio saves no random state)."""
+
+    config: FMGSDataManagerConfig
+
+    def create_eval_dataset(self) -> AvatarDataset:
+        dataset = super().create_eval_dataset()
+        dataset.with_truth = True
+        return dataset
+
+    @cached_property
+    def cached_train(self) -> FrameCache:  # pyright: ignore[reportIncompatibleMethodOverride]
+        self.train_cameras = self.train_dataset.cameras.to(self.device)
+        return FrameCache(self.train_dataset.get_data, len(self.train_dataset), self.config.cache_megabytes)
+
+    @cached_property
+    def cached_eval(self) -> FrameCache:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return FrameCache(self.eval_dataset.get_data, len(self.eval_dataset), self.config.cache_megabytes)
+
+    def next_train(self, step: int) -> tuple[Cameras, Batch]:
+        """The frame of this step: every frame once per pass, each pass in an order of its own."""
+        index, *ahead = (self._train_index(s) for s in range(step, step + 3))
+        batch = self.cached_train.get(index, ahead)
+        return self.train_cameras[index : index + 1], batch.copy()
+
+    def _train_index(self, step: int) -> int:
+        count = len(self.train_dataset)
+        order = np.random.default_rng((self.config.train_cameras_sampling_seed, step // count)).permutation(count)
+        return int(order[step % count])
+
+    def next_eval_image(self, step: int) -> tuple[Cameras, Batch]:
+        """A held-out image, another one each time."""
+        index = int(np.random.default_rng(step).integers(len(self.eval_dataset)))
+        return self._eval_cameras[index : index + 1], self.cached_eval.get(index).copy()
+
+    @cached_property
+    def _eval_cameras(self) -> Cameras:
+        return deepcopy(self.eval_dataset.cameras).to(self.device)
+
+    @property
+    def fixed_indices_eval_dataloader(self) -> EvalLoader:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """All held-out images, decoded one after another."""
+        return EvalLoader(self._eval_cameras, self.cached_eval, range(len(self.eval_dataset)))
+
+    def eval_loader(self, split: Split) -> EvalLoader:
+        """The held-out images of one split."""
+        members = set(self.eval_dataset.capture.splits[split])
+        chosen = [i for i, frame in enumerate(self.eval_dataset.frames) if frame in members]
+        return EvalLoader(self._eval_cameras, self.cached_eval, chosen)
+
+    def get_train_rays_per_batch(self) -> int:
+        cameras = self.train_dataset.cameras
+        return int(cameras.height[0]) * int(cameras.width[0])
+
+
+class EvalLoader:
+    """Pairs of camera and batch; a sequence only as far as nerfstudio asks (length and iteration)."""
+
+    def __init__(self, cameras: Cameras, frames: FrameCache, indices: Sequence[int]) -> None:
+        self.cameras, self.frames, self.indices = cameras, frames, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __iter__(self) -> Iterator[tuple[Cameras, Batch]]:
+        for index in self.indices:
+            yield self.cameras[index : index + 1], self.frames.get(index).copy()
+
+
+class FrameCache:
+    """Decoded frames, the least recently used dropped first, and a thread that decodes what comes next."""
+
+    def __init__(self, load: Callable[[int], Batch], length: int, megabytes: int) -> None:
+        self._load, self._length, self._bytes = load, length, megabytes * 2**20
+        self._frames: OrderedDict[int, Future[Batch]] = OrderedDict()
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fmgs-decode")
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int) -> Batch:
+        return self.get(index)
+
+    def get(self, index: int, ahead: Iterable[int] = ()) -> Batch:
+        """Frame `index`; frames `ahead` are decoded in the background meanwhile."""
+        for wanted in (index, *ahead):
+            if wanted not in self._frames:
+                self._frames[wanted] = self._worker.submit(self._load, wanted)
+            self._frames.move_to_end(wanted)
+        batch = self._frames[index].result()
+        capacity = max(4, self._bytes // _size(batch))
+        while len(self._frames) > capacity:
+            self._frames.popitem(last=False)
+        return batch
+
+
+def _size(batch: Batch) -> int:
+    return sum(value.numel() * value.element_size() for value in batch.values() if isinstance(value, Tensor))

@@ -1,0 +1,165 @@
+"""Clothes cut from MakeHuman's tights and skirt helpers, which fit the body and follow its shape and skeleton.
+
+A garment is a level function (where it is) and a shell (what it looks like). Lengths are in metres of the T-posed
+template body: shoulders at |x| = 0.18 and y = 0.27, wrists at |x| = 0.72, waist at y = -0.10, crotch at -0.31, knees at
+-0.68, ankles at -1.12, soles at -1.20.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float
+
+from fmgs_nerfstudio.demo.shell import Anatomy, Level, Shell
+from fmgs_nerfstudio.priors.classes import IDS
+
+SOLE = -1.2035
+"""Height of the template's soles."""
+
+
+@dataclass(frozen=True)
+class Garment:
+    """A shell and where it hides the body."""
+
+    shell: Shell
+    covers: Level
+
+
+def smoothstep(low: float, high: float, x: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
+    """0 below `low`, 1 above `high`, smooth between; `low` may be the larger."""
+    t = np.clip((x - low) / (high - low), 0, 1)
+    return t * t * (3 - 2 * t)
+
+
+def shirt(anatomy: Anatomy, sleeve: float, hem: float, loose: float, neck: str) -> Garment:
+    """A T-shirt or a pullover: sleeves to |x| = `sleeve`, down to y = `hem`, standing off about `loose` metres."""
+
+    def level(p: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N"]:
+        x, y, z = np.abs(p[:, 0]), p[:, 1], p[:, 2]
+        neckline = 0.352 - y - 0.62 * (z - 0.02)
+        if neck == "v":
+            neckline = np.where(z > 0.02, np.minimum(neckline, 0.262 + 0.95 * x - y), neckline)
+        neckline = np.where(x > 0.16, 1.0, 0.85 * neckline)
+        return np.minimum(np.minimum(neckline, sleeve - x), y - hem)
+
+    suit = anatomy.shell("tights", "shirt", IDS["Upper_Clothing"], levels=2)
+    cloth = suit.cut(level(suit.anchor)).smoothed_weights(12)
+    x, y = np.abs(cloth.anchor[:, 0]), cloth.anchor[:, 1]
+    on_sleeve = smoothstep(0.17, 0.24, x)
+    torso = loose * smoothstep(0.22, hem, y) * (0.75 + 0.25 * smoothstep(0.0, 0.1, cloth.anchor[:, 2]))
+    arm = 0.8 * loose * (0.35 + 0.65 * smoothstep(0.2, min(sleeve, 0.42), x))
+    if sleeve > 0.6:  # a cuff gathers the sleeve at the wrist
+        arm = arm * (1 - 0.75 * smoothstep(sleeve - 0.07, sleeve - 0.02, x))
+    ease = 0.006 + (1 - on_sleeve) * torso + on_sleeve * arm
+    ease = ease * (0.55 + 0.45 * smoothstep(0.0, 0.05, 0.352 - y - 0.62 * (cloth.anchor[:, 2] - 0.02)) * (x < 0.16) + 0.45 * (x >= 0.16))
+    return Garment(replace(cloth.draped(ease, steps=90), folds=min(1.0, loose / 0.016)), level)
+
+
+def trousers(anatomy: Anatomy, waist: float, hem: float, loose: float, taper: float) -> Garment:
+    """Shorts or trousers from y = `waist` down to y = `hem`; `taper` < 1 narrows the hem."""
+
+    def level(p: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N"]:
+        y = p[:, 1]
+        return np.where(np.abs(p[:, 0]) > 0.5, -1.0, np.minimum(waist - y, y - hem))
+
+    suit = anatomy.shell("tights", "trousers", IDS["Lower_Clothing"], levels=2)
+    cloth = suit.cut(level(suit.anchor)).smoothed_weights(8)
+    y = cloth.anchor[:, 1]
+    ease = 0.004 + loose * smoothstep(-0.17, -0.36, y) * (1 - (1 - taper) * smoothstep(-0.5, hem, y))
+    return Garment(replace(cloth.draped(ease, steps=60), folds=min(1.0, 0.3 + loose / 0.02)), level)
+
+
+def skirt(anatomy: Anatomy, waist: float, hem: float, flare: float, pleats: int) -> Garment:
+    """A skirt down to y = `hem`, wider by `flare` metres there, with `pleats` waves around."""
+
+    def level(p: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N"]:
+        return np.minimum(waist - p[:, 1], p[:, 1] - hem)
+
+    def covers(p: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N"]:  # legs are seen from below
+        return np.where(np.abs(p[:, 0]) > 0.5, -1.0, np.minimum(waist - p[:, 1], p[:, 1] - max(hem, -0.33) - 0.02))
+
+    tube = anatomy.shell("skirt", "skirt", IDS["Lower_Clothing"], levels=2)
+    cloth = tube.cut(level(tube.anchor)).smoothed_weights(25)
+    x, y, z = cloth.anchor.T
+    down = np.clip((waist - y) / (waist - hem), 0, 1)
+    around = np.arctan2(x, z - 0.01)
+    out = np.stack([np.sin(around), np.zeros_like(around), np.cos(around)], 1)
+    wave = np.cos(pleats * around + 0.9 * np.sin(2 * around) + 0.5 * np.sin(3 * around + 1))
+    width = flare * down**1.2 + 0.014 * down * (1 + wave) * (0.4 + 0.6 * down)
+    cloth = cloth.draped(np.full(len(y), 0.006), steps=40)
+    return Garment(replace(cloth, vertices=cloth.vertices + out * width[:, None], folds=0.5), covers)
+
+
+def socks(anatomy: Anatomy, top: float) -> Garment:
+    """Socks up to y = `top`."""
+
+    def level(p: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N"]:
+        return np.where(np.abs(p[:, 0]) > 0.5, -1.0, top - p[:, 1])
+
+    suit = anatomy.shell("tights", "socks", IDS["Left_Sock"], levels=2)
+    # what the shoe hides is left out, or toes would poke through it
+    cloth = suit.cut(np.minimum(level(suit.anchor), shoe_line(suit.anchor) + 0.03))
+    cloth = cloth.draped(np.full(len(cloth.vertices), 0.0025), steps=10)
+    return Garment(sided(replace(cloth, folds=0.15), "Left_Sock", "Right_Sock"), level)
+
+
+def shoe_line(p: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N"]:
+    """Height above the opening of a low shoe: higher at heel and tongue than at the sides."""
+    z = p[:, 2]
+    return p[:, 1] + 1.122 - 0.022 * smoothstep(0.02, -0.06, z) - 0.03 * smoothstep(0.03, 0.085, z)
+
+
+def shoes(anatomy: Anatomy, sole: float) -> Garment:
+    """Low shoes with a flat outsole `sole` metres thick."""
+
+    def level(p: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N"]:
+        return np.where(np.abs(p[:, 0]) > 0.5, -1.0, -shoe_line(p))
+
+    suit = anatomy.shell("tights", "shoes", IDS["Left_Shoe"], levels=2)
+    cloth = suit.cut(level(suit.anchor))
+    ease = np.full(len(cloth.vertices), 0.006) + 0.002 * smoothstep(0.03, 0.0, cloth.hem)
+    cloth = cloth.draped(ease, steps=120)
+    x, y, z = cloth.vertices.T.copy()
+    side = np.sign(x)
+    # A shoe's last: the toe box is rounder and higher than a foot, the bottom is flat, the sole stands out a little.
+    middle = side * (0.122 + 0.030 * smoothstep(0.0, 0.2, z))
+    toe = smoothstep(0.14, 0.24, z)
+    y = y + 0.012 * toe * smoothstep(SOLE, SOLE + 0.04, y)
+    low = smoothstep(SOLE + 0.032, SOLE + 0.014, y)
+    x = middle + (x - middle) * (1 + 0.07 * low)
+    z = 0.06 + (z - 0.06) * (1 + 0.035 * low)
+    flat = SOLE - sole + 0.010 * smoothstep(0.19, 0.27, z)  # toe spring
+    y = np.where(y < SOLE + 0.012, flat + np.maximum(y - SOLE - 0.002, 0) * (0.012 + sole) / 0.010, y)
+    points = np.stack([x, y, z], 1)
+    for _ in range(2):
+        points = 0.5 * points + 0.5 * (cloth.neighbours @ points)
+    cloth = replace(cloth, vertices=points, anchor=points)
+    # a stiff shoe bends at the ball only, and not with the ankle's skin
+    weights = np.zeros_like(cloth.weights)
+    bend = 0.75 * smoothstep(0.135, 0.205, z)
+    for ankle, toes, mask in ((7, 10, x > 0), (8, 11, x <= 0)):
+        weights[mask, toes], weights[mask, ankle] = bend[mask], 1 - bend[mask]
+    return Garment(sided(replace(cloth, weights=weights), "Left_Shoe", "Right_Shoe"), level)
+
+
+def watch(anatomy: Anatomy) -> Garment:
+    """A wrist watch on the left arm: a strap and a round case on the back of the wrist."""
+    at = np.array([0.688, 0.2655, 0.038])
+
+    def level(p: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N"]:
+        return np.where(p[:, 0] < 0.5, -1.0, 0.0105 + 0.006 * smoothstep(0.27, 0.285, p[:, 1]) - np.abs(p[:, 0] - at[0]))
+
+    arm = anatomy.shell("body", "watch", IDS["Apparel"], levels=2 - 1)
+    strap = arm.cut(level(arm.anchor))
+    from_dial = np.hypot(strap.anchor[:, 0] - at[0], strap.anchor[:, 2] - at[2])
+    case = smoothstep(0.0185, 0.0155, from_dial) * smoothstep(at[1], at[1] + 0.01, strap.anchor[:, 1])
+    strap = strap.draped(0.0028 + 0.0045 * case, steps=6)
+    return Garment(strap, lambda p: np.full(len(p), -1.0))
+
+
+def sided(shell: Shell, left: str, right: str) -> Shell:
+    """Class of every face by the side of the body it is on."""
+    centre = shell.anchor[shell.faces, 0].mean(1)
+    return replace(shell, labels=np.where(centre > 0, IDS[left], IDS[right]).astype(np.uint8))

@@ -1,0 +1,130 @@
+"""Pieces of the person: surfaces that hang on the demo body's skeleton and shape space."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+from scipy.sparse import csr_matrix
+
+from fmgs_nerfstudio.demo.mesh import catmull_clark, cut, neighbour_mean, triangulated, vertex_normals
+
+ASSETS = Path(__file__).parent / "assets"
+BODY = ASSETS / "body_demo.npz"
+Level = Callable[[Float[np.ndarray, "N 3"]], Float[np.ndarray, "N"]]
+"""Where a garment is: about the distance in metres to its nearest hem, positive inside; of points of the T-posed template."""
+
+
+@dataclass(frozen=True)
+class Shell:
+    """A surface in the T-pose of the template body (metres, y up, facing +z), with what it needs to follow a person."""
+
+    vertices: Float[np.ndarray, "V 3"]
+    faces: Int[np.ndarray, "F 3"]
+    weights: Float[np.ndarray, "V 24"]
+    """Skinning weights."""
+    shapedirs: Float[np.ndarray, "V 3 10"]
+    anchor: Float[np.ndarray, "V 3"]
+    """Where textures look: the T-pose position before anything was offset."""
+    hem: Float[np.ndarray, "V"]
+    """Distance to the nearest hem in metres."""
+    material: str
+    labels: UInt8[np.ndarray, "F"]
+    """Goliath class of every face."""
+    folds: float = 0.0
+    """How strongly it wrinkles: 0 skin, 1 a loose garment."""
+
+    @cached_property
+    def neighbours(self) -> csr_matrix:
+        return neighbour_mean(self.faces, len(self.vertices))
+
+    @property
+    def normals(self) -> Float[np.ndarray, "V 3"]:
+        return vertex_normals(self.vertices, self.faces)
+
+    def cut(self, level: Float[np.ndarray, "V"]) -> Shell:
+        """The part where `level` > 0; `level` becomes the hem distance where it is the smaller."""
+        matrix, faces = cut(self.faces, level)
+        return self.mapped(matrix, faces, hem=np.minimum(matrix @ level, matrix @ self.hem))
+
+    def mapped(self, matrix: csr_matrix, faces: np.ndarray, hem: Float[np.ndarray, "W"] | None = None) -> Shell:
+        """New vertices as linear combinations of the old ones."""
+        shapedirs = (matrix @ self.shapedirs.reshape(len(self.vertices), -1)).reshape(-1, 3, self.shapedirs.shape[2])
+        return replace(
+            self,
+            vertices=matrix @ self.vertices,
+            faces=faces,
+            weights=matrix @ self.weights,
+            shapedirs=shapedirs,
+            anchor=matrix @ self.anchor,
+            hem=matrix @ self.hem if hem is None else hem,
+            labels=np.full(len(faces), self.labels[0]) if len(self.labels) else np.zeros(len(faces), np.uint8),
+        )
+
+    def smoothed_weights(self, steps: int) -> Shell:
+        """Cloth does not follow the skin's creases: diffuse the skinning weights."""
+        weights = self.weights
+        for _ in range(steps):
+            weights = self.neighbours @ weights
+        return replace(self, weights=weights)
+
+    def draped(self, ease: Float[np.ndarray, "V"], steps: int, pull: float = 1.0) -> Shell:
+        """A membrane over the present surface: relaxed `steps` times, never nearer than `ease` metres along the normal.
+
+        It bridges hollows, as cloth does. `pull`: how far each step goes to the mean of the neighbours.
+        """
+        start, normal = self.vertices, self.normals
+        points = start + normal * ease[:, None]
+        for _ in range(steps):
+            points = points + pull * (self.neighbours @ points - points)
+            height = np.einsum("vi,vi->v", points - start, normal)
+            points = points + normal * np.maximum(ease - height, 0)[:, None]
+        return replace(self, vertices=points)
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """The undressed template: MakeHuman's quads of body, eyes, tights and skirt."""
+
+    vertices: Float[np.ndarray, "V 3"]
+    shapedirs: Float[np.ndarray, "V 3 10"]
+    weights: Float[np.ndarray, "V 24"]
+    quads: dict[str, Int[np.ndarray, "F 4"]]
+    joints: Float[np.ndarray, "24 3"]
+
+    @staticmethod
+    def load() -> Anatomy:
+        with np.load(ASSETS / "person_base.npz") as file:
+            base = dict(file)
+        with np.load(BODY) as file:
+            joints = file["J_regressor"] @ file["v_template"]
+        weights = np.zeros((len(base["vertices"]), 24))
+        strength = base["weight_values"] / base["weight_values"].sum(1, keepdims=True, dtype=float)
+        np.add.at(weights, (np.arange(len(weights))[:, None], base["weight_joints"]), strength)
+        quads = {part: base[f"{part}_quads"].astype(np.int64) for part in ("body", "eyes", "tights", "skirt")}
+        return Anatomy(base["vertices"].astype(float), base["shapedirs"] * 5e-5, weights, quads, joints)
+
+    def shell(self, part: str, material: str, label: int, levels: int) -> Shell:
+        """One part, subdivided `levels` times."""
+        used, quads = np.unique(self.quads[part], return_inverse=True)
+        quads = quads.reshape(-1, 4)
+        vertices = self.vertices[used]
+        shell = Shell(
+            vertices=vertices,
+            faces=quads,
+            weights=self.weights[used],
+            shapedirs=self.shapedirs[used],
+            anchor=vertices,
+            hem=np.ones(len(vertices)),
+            material=material,
+            labels=np.full(len(quads), label, np.uint8),
+        )
+        for _ in range(levels):
+            matrix, quads = catmull_clark(quads, len(shell.vertices))
+            shell = shell.mapped(matrix, quads)
+        faces = triangulated(quads)
+        return replace(shell, faces=faces, labels=np.full(len(faces), label, np.uint8))

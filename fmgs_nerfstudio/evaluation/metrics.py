@@ -1,0 +1,62 @@
+"""Metrics of one image, and of its maps where exact truth is at hand."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from fmgs_nerfstudio.priors.classes import NUM_CLASSES, PALETTE
+from fmgs_nerfstudio.ssim import ssim
+
+
+def image_metrics(outputs: dict[str, Tensor], batch: dict[str, Tensor]) -> dict[str, float]:
+    """psnr (dB), ssim, mask_iou always; normal_degrees, depth_mm and miou where `batch` has the exact maps.
+
+    `outputs` as `compose_outputs` makes them; `batch`: image [H, W, 3] and mask [H, W, 1], and `truth_normal`,
+    `truth_depth`, `truth_semantics`. Full image. Normals and depth count where truth and rendering both cover more
+    than half a pixel.
+    """
+    device = outputs["rgb"].device
+    rgb, image = outputs["rgb"].clamp(0, 1), batch["image"].to(device)
+    covered, mask = outputs["accumulation"][..., 0] > 0.5, batch["mask"].to(device)[..., 0] > 0.5
+    metrics = {"psnr": psnr(rgb, image), "ssim": float(ssim(rgb, image)), "mask_iou": iou(covered, mask)}
+    if "truth_normal" in batch:
+        truth = {name: batch[f"truth_{name}"].to(device) for name in ("normal", "depth", "semantics")}
+        both = covered & mask & (truth["depth"] > 0)
+        metrics["normal_degrees"] = angle_degrees(outputs["normal"][both], truth["normal"][both])
+        metrics["depth_mm"] = float((outputs["depth"][..., 0] - truth["depth"])[both].abs().mean() * 1000)
+        metrics["miou"] = mean_iou(labels_of(outputs["semantics"]), truth["semantics"].long())
+    return metrics
+
+
+def psnr(image: Float[Tensor, "H W 3"], truth: Float[Tensor, "H W 3"]) -> float:
+    """Peak signal-to-noise ratio over the whole image, in dB, for values in 0..1."""
+    return float(-10 * (image - truth).square().mean().log10())
+
+
+def iou(a: Bool[Tensor, "H W"], b: Bool[Tensor, "H W"]) -> float:
+    """Intersection over union; 1 where both are empty."""
+    union = int((a | b).sum())
+    return int((a & b).sum()) / union if union else 1.0
+
+
+def angle_degrees(a: Float[Tensor, "P 3"], b: Float[Tensor, "P 3"]) -> float:
+    """Mean angle between unit vectors; those of length 0 in `b` are left out."""
+    cosine = (a * b).sum(-1)[b.norm(dim=-1) > 0.5]
+    return float(torch.rad2deg(cosine.clamp(-1, 1).acos()).mean())
+
+
+def mean_iou(labels: Int[Tensor, "H W"], truth: Int[Tensor, "H W"]) -> float:
+    """Mean intersection over union of the classes present in the truth, background left out."""
+    present = [c for c in truth.unique().tolist() if c != 0]
+    return sum(iou(labels == c, truth == c) for c in present) / max(len(present), 1)
+
+
+def labels_of(semantics: Float[Tensor, "H W 3"]) -> Int[Tensor, "H W"]:
+    """Class ids of a map drawn with the palette."""
+    weights = torch.tensor([1, 256, 65536], device=semantics.device)
+    codes = ((semantics * 255).round().long() * weights).sum(-1)
+    palette = (torch.from_numpy(PALETTE).long().to(semantics.device) * weights).sum(-1)
+    order = palette.argsort()
+    return order[torch.searchsorted(palette[order], codes).clamp_max(NUM_CLASSES - 1)]

@@ -1,0 +1,59 @@
+"""The pose-dependent geometry residual field (Eq. 3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fmgs_nerfstudio.fields.mlp import ConditionedMLP
+
+
+@dataclass(frozen=True)
+class GeometryFieldConfig:
+    """The geometry residual field."""
+
+    hidden_dim: int = 64
+    """Width of the trunk."""
+    hidden_layers: int = 2
+    """Layers of the trunk."""
+    z_dim: int = 16
+    """Size of the geometry code z_g that the appearance field reads."""
+    displacement_unit: float = 0.01
+    """Metres that one unit of the displacement head stands for."""
+
+
+class GeometryResidual(NamedTuple):
+    """Left side of Eq. 3."""
+
+    delta_d: Float[Tensor, "N 1"]
+    """Displacement along the normal, metres."""
+    delta_s: Float[Tensor, "N 2"]
+    """Added to the logarithm of the scales."""
+    delta_r: Float[Tensor, "N 3"]
+    """Rotation vector, radians."""
+    z_g: Float[Tensor, "N Z"]
+
+
+class GeometryField(nn.Module):
+    """F_theta_g: one trunk, one head per quantity. The first three heads start at zero: the template itself."""
+
+    def __init__(self, config: GeometryFieldConfig, feature_dim: int, latent_dim: int) -> None:
+        super().__init__()
+        self.displacement_unit = config.displacement_unit
+        self.trunk = ConditionedMLP(feature_dim, latent_dim, config.hidden_dim, config.hidden_layers, config.hidden_dim)
+        self.displacement = nn.Linear(config.hidden_dim, 1)
+        self.scale = nn.Linear(config.hidden_dim, 2)
+        self.rotation = nn.Linear(config.hidden_dim, 3)
+        self.z = nn.Linear(config.hidden_dim, config.z_dim)
+        for head in (self.displacement, self.scale, self.rotation):
+            nn.init.zeros_(head.weight)
+            nn.init.zeros_(head.bias)
+
+    def forward(self, f_g: Float[Tensor, "N D"], Z_p: Float[Tensor, "L"]) -> GeometryResidual:
+        h = self.trunk(f_g, Z_p).relu()
+        return GeometryResidual(
+            self.displacement(h) * self.displacement_unit, self.scale(h), self.rotation(h), self.z(h)
+        )

@@ -1,0 +1,85 @@
+"""The pose latent Z_p (4.2.1): LEAP's hierarchical pose encoder [41] as in 3DGS-Avatar [30], then a linear layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fmgs_nerfstudio.body.model import N_JOINTS
+
+
+@dataclass(frozen=True)
+class PoseEncoderConfig:
+    """The hierarchical pose encoder."""
+
+    dim_per_joint: int = 6
+    """Features each joint hands to its children; 24 times as many enter the last layer."""
+    latent_dim: int = 16
+    """Size of the pose latent Z_p."""
+
+
+class PoseEncoder(nn.Module):
+    """Pose and shape to Z_p. Every joint sees its rotation, position and bone length, and its parent's features.
+
+    Shape enters through the joints of the shaped body. The root's rotation is left out: Z_p describes the pose of the
+    body, not where it faces.
+    """
+
+    def __init__(self, config: PoseEncoderConfig, parents: tuple[int, ...], joints: Float[Tensor, "24 3"]) -> None:
+        super().__init__()
+        d, own = config.dim_per_joint, 9 + 3 + 1
+        self.children_at = _levels(parents)
+        self.parents = parents
+        bone = joints - joints[[max(parent, 0) for parent in parents]]
+        self.register_buffer("bone_length", bone.norm(dim=-1, keepdim=True), persistent=False)
+        self.register_buffer("size", (joints - joints[0]).norm(dim=-1).max(), persistent=False)
+        self.root = nn.Linear(N_JOINTS * (9 + 3), d)
+        # One two-layer perceptron per joint, stacked so that all joints of a level are one product.
+        self.w1, self.b1 = _stacked_linear(N_JOINTS, own + d, own + d)
+        self.w2, self.b2 = _stacked_linear(N_JOINTS, own + d, d)
+        self.out = nn.Linear(N_JOINTS * d, config.latent_dim)
+
+    bone_length: Tensor
+    size: Tensor
+
+    def forward(self, bones: Float[Tensor, "24 4 4"], joints: Float[Tensor, "24 3"]) -> Float[Tensor, "16"]:
+        """`bones` map the T-pose to the posed body, `joints` are those of the shaped T-pose (metres)."""
+        local = _local_rotations(bones[:, :3, :3], self.parents)
+        posed = (bones[:, :3, :3] @ joints[..., None])[..., 0] + bones[:, :3, 3]
+        positions = (posed - posed[0]) @ bones[0, :3, :3] / self.size  # in the root's axes
+        own = torch.cat([local.flatten(1), positions, self.bone_length], dim=-1)
+        features: list[Tensor] = [torch.empty(0)] * N_JOINTS
+        root = self.root(torch.cat([local.flatten(), positions.flatten()]))
+        for level in self.children_at:
+            parent = torch.stack([features[self.parents[j]] if self.parents[j] >= 0 else root for j in level])
+            x = torch.cat([own[level], parent], dim=-1)[:, None]
+            h = torch.baddbmm(self.b1[level], x, self.w1[level]).relu()
+            for j, feature in zip(level, torch.baddbmm(self.b2[level], h, self.w2[level])[:, 0], strict=True):
+                features[j] = feature
+        return self.out(torch.cat(features))
+
+
+def _levels(parents: tuple[int, ...]) -> list[list[int]]:
+    """Joints by their distance from the root."""
+    depth: list[int] = []
+    for parent in parents:
+        depth.append(0 if parent < 0 else depth[parent] + 1)
+    return [[j for j, d in enumerate(depth) if d == level] for level in range(max(depth) + 1)]
+
+
+def _local_rotations(rotations: Float[Tensor, "24 3 3"], parents: tuple[int, ...]) -> Float[Tensor, "24 3 3"]:
+    """Each joint's rotation relative to its parent's; the identity for the root."""
+    parent = rotations[[max(p, 0) for p in parents]]
+    return parent.transpose(1, 2) @ rotations
+
+
+def _stacked_linear(count: int, in_dim: int, out_dim: int) -> tuple[nn.Parameter, nn.Parameter]:
+    """Weights [count, in, out] and biases [count, 1, out] with torch.nn.Linear's initial distribution."""
+    bound = in_dim**-0.5
+    return (
+        nn.Parameter(torch.empty(count, in_dim, out_dim).uniform_(-bound, bound)),
+        nn.Parameter(torch.empty(count, 1, out_dim).uniform_(-bound, bound)),
+    )

@@ -1,0 +1,91 @@
+"""The nerfstudio method `fmgs-avatar`: the only place where the parts are composed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from nerfstudio.configs.base_config import LoggingConfig, MachineConfig, ViewerConfig
+from nerfstudio.engine.optimizers import AdamOptimizerConfig
+from nerfstudio.engine.trainer import Trainer, TrainerConfig
+from nerfstudio.plugins.types import MethodSpecification
+
+from fmgs_nerfstudio.model import default_n_vertices
+from fmgs_nerfstudio.pipeline import FMGSPipelineConfig
+from fmgs_nerfstudio.schedule import DecayConfig
+
+
+@dataclass
+class AdamConfig(AdamOptimizerConfig):
+    """Adam; fused, which on a CPU takes a third of the time."""
+
+    eps: float = 1e-15
+    """Added to the denominator."""
+    fused: bool = True
+    """torch's fused implementation."""
+
+
+@dataclass
+class FMGSTrainerConfig(TrainerConfig):
+    """nerfstudio's trainer. Paths are made absolute, so that ns-eval and ns-viewer work from any folder."""
+
+    pipeline: FMGSPipelineConfig = field(default_factory=FMGSPipelineConfig)
+    """Pipeline."""
+
+    def __post_init__(self) -> None:
+        self.output_dir = self.output_dir.resolve()
+        self.data = self.data.resolve() if self.data else None
+
+    def save_config(self) -> None:
+        """Read the capture before anything is written, and save the defaults that depend on it as numbers."""
+        self.settle()
+        super().save_config()
+
+    def setup(self, **kwargs: Any) -> Trainer:
+        self.settle()
+        return super().setup(**kwargs)
+
+    def settle(self) -> None:
+        """Fill what depends on the capture or on the length of the run: vertices, decays."""
+        datamanager, model = self.pipeline.datamanager, self.pipeline.model
+        datamanager.dataparser.data = datamanager.data or datamanager.dataparser.data
+        capture = datamanager.dataparser.setup().capture()
+        if model.n_vertices is None:
+            model.n_vertices = default_n_vertices(capture.person_pixels)
+        for group in self.optimizers.values():
+            if group["scheduler"] is not None and group["scheduler"].steps is None:
+                group["scheduler"].steps = self.max_num_iterations
+
+
+def _group(lr: float, final: float = 0.1) -> dict[str, Any]:
+    return {"optimizer": AdamConfig(lr=lr), "scheduler": DecayConfig(final=final)}
+
+
+fmgs_avatar = MethodSpecification(
+    config=FMGSTrainerConfig(
+        method_name="fmgs-avatar",
+        max_num_iterations=3000,
+        steps_per_save=500,
+        steps_per_eval_batch=0,
+        steps_per_eval_image=500,
+        steps_per_eval_all_images=0,
+        pipeline=FMGSPipelineConfig(),
+        optimizers={
+            "volumes": _group(2e-2),
+            "pose_encoder": _group(1e-3),
+            "geometry": _group(2e-3),
+            "appearance": _group(5e-3),
+            "semantics": _group(5e-3),
+            "skinning": _group(1e-4),
+            "scales": _group(1e-2),
+            "opacities": _group(3e-2),
+            "poses": _group(1e-3),
+        },
+        machine=MachineConfig(device_type="cuda" if torch.cuda.is_available() else "cpu"),
+        logging=LoggingConfig(steps_per_log=10),
+        viewer=ViewerConfig(quit_on_train_completion=True, default_composite_depth=False),
+        vis="viewer+tensorboard",
+    ),
+    description="FMGS-Avatar: an animatable person of mesh-guided 2D Gaussian surfels from one video with SMPL fits.",
+)

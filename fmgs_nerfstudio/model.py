@@ -1,0 +1,282 @@
+"""FMGS-Avatar as a nerfstudio model: reads like Fig. 1 of the paper; the arithmetic is in the parts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from fmgs_dataparsers.capture import Capture
+from jaxtyping import Float
+from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.data.scene_box import OrientedBox
+from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
+from nerfstudio.models.base_model import Model, ModelConfig
+from nerfstudio.utils.rich_utils import CONSOLE
+from torch import Tensor, nn
+from torch.nn import Parameter
+
+from fmgs_nerfstudio import losses
+from fmgs_nerfstudio.body import BodyModel
+from fmgs_nerfstudio.body.canonical import CanonicalBody
+from fmgs_nerfstudio.body.model import N_JOINTS
+from fmgs_nerfstudio.body.pose_table import PoseTable
+from fmgs_nerfstudio.body.template import upsample
+from fmgs_nerfstudio.evaluation.metrics import image_metrics
+from fmgs_nerfstudio.fields.appearance import AppearanceField, AppearanceFieldConfig, canonical_direction
+from fmgs_nerfstudio.fields.geometry import GeometryField, GeometryFieldConfig
+from fmgs_nerfstudio.fields.hash_grid import HashGridConfig
+from fmgs_nerfstudio.fields.pose_encoder import PoseEncoder, PoseEncoderConfig
+from fmgs_nerfstudio.fields.semantics import SemanticsField, SemanticsFieldConfig
+from fmgs_nerfstudio.fields.skinning import SkinningField, SkinningFieldConfig, SurfaceWeights, blend, fit_to_surface
+from fmgs_nerfstudio.fields.volumes import FeatureVolume
+from fmgs_nerfstudio.loss_weights import LossWeights
+from fmgs_nerfstudio.modalities import Avatar, compose_outputs, render_modalities
+from fmgs_nerfstudio.priors.classes import NUM_CLASSES
+from fmgs_nerfstudio.rendering import Camera
+from fmgs_nerfstudio.schedule import Schedule
+from fmgs_nerfstudio.surfels import MeshSurfels, SurfelsConfig, correct
+from fmgs_nerfstudio.viewer import FirstView
+
+
+@dataclass
+class FMGSModelConfig(ModelConfig):
+    """FMGS-Avatar. Defaults are the paper's where it gives them, else 3DGS-Avatar's, else measured on the demo."""
+
+    _target: type = field(default_factory=lambda: FMGSModel)
+    enable_collider: bool = False
+    """Not used by this method: it rasterises."""
+    n_vertices: int | None = None
+    """Vertices of the upsampled template, about half the number of surfels; none: as the person's pixels ask for."""
+    surfels: SurfelsConfig = field(default_factory=SurfelsConfig)
+    """Mesh-bound surfels."""
+    volume: HashGridConfig = field(default_factory=HashGridConfig)
+    """Each of the feature volumes V_g, V_c, V_s."""
+    pose_encoder: PoseEncoderConfig = field(default_factory=PoseEncoderConfig)
+    """Pose encoder."""
+    geometry: GeometryFieldConfig = field(default_factory=GeometryFieldConfig)
+    """Geometry residual field."""
+    appearance: AppearanceFieldConfig = field(default_factory=AppearanceFieldConfig)
+    """Appearance field."""
+    semantics: SemanticsFieldConfig = field(default_factory=SemanticsFieldConfig)
+    """Semantics field."""
+    skinning: SkinningFieldConfig = field(default_factory=SkinningFieldConfig)
+    """Skinning field."""
+    schedule: Schedule = field(default_factory=Schedule)
+    """What starts when, as fractions of the run."""
+    weights: LossWeights = field(default_factory=LossWeights)
+    """Weights of the losses (Eq. 21)."""
+    refine_poses: bool = True
+    """Learn a correction of every training pose: on for ZJU-MoCap, off for PeopleSnapshot in the paper."""
+    seed: int = 0
+    """Seed of the draws in training; each is made from seed and step, so a resumed run draws the same."""
+
+
+class FMGSModel(Model):
+    """Mesh-guided surfels, feature volumes, fields, forward LBS, and the rendering of all modalities."""
+
+    config: FMGSModelConfig
+
+    def populate_modules(self) -> None:
+        """Build the avatar for the person of `metadata["capture"]` (see `fmgs_dataparsers.capture.Capture`)."""
+        super().populate_modules()
+        config, capture = self.config, self.kwargs["metadata"]["capture"]
+        self.step = 0
+        self.body = CanonicalBody(BodyModel.load(capture.body_model), torch.from_numpy(capture.betas).float())
+        template = upsample(
+            self.body.vertices,
+            self.body.body.faces,
+            self.body.body.weights,
+            config.n_vertices or default_n_vertices(capture.person_pixels),
+        )
+        CONSOLE.log(f"Template: {len(template.vertices):,} vertices, {len(template.faces):,} surfels")
+        self.surface = SurfaceWeights(template.vertices, template.faces, template.weights)
+        self.surfels = MeshSurfels(config.surfels, template.vertices, template.faces)
+        margin = 0.1  # metres; displaced surfels stay inside
+        aabb = torch.stack([template.vertices.amin(0) - margin, template.vertices.amax(0) + margin])
+        self.V_g, self.V_c, self.V_s = (FeatureVolume(self.surfels.means, aabb, config.volume) for _ in range(3))
+        feature_dim, latent_dim = config.volume.channels, config.pose_encoder.latent_dim
+        self.poses = PoseTable(
+            torch.from_numpy(capture.poses).float(),
+            torch.from_numpy(capture.transl).float(),
+            trained=(frame.pose for frame in capture.splits["train"]),
+            refine=config.refine_poses,
+        )
+        self.pose_encoder = PoseEncoder(config.pose_encoder, self.body.body.parents, self.body.joints)
+        self.geometry = GeometryField(config.geometry, feature_dim, latent_dim)
+        self.appearance = AppearanceField(config.appearance, feature_dim, config.geometry.z_dim, latent_dim)
+        self.semantics = SemanticsField(config.semantics, feature_dim, NUM_CLASSES)
+        self.skinning = SkinningField(config.skinning, aabb, N_JOINTS)
+        # Kept in the checkpoint, so that a resumed run goes on with the schedule it began with.
+        self.register_buffer("run_length", torch.tensor(config.schedule.steps or 0))
+        self.first_view = _first_view(capture, self.poses.transl + self.body.joints[0])
+
+    run_length: Tensor
+
+    # --- one training step, top to bottom ---------------------------------------------------------------------------
+
+    def get_outputs(self, camera: Cameras) -> dict[str, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Render one camera (nerfstudio's `Cameras` of shape [1]); see `compose_outputs` for the maps."""
+        view = _camera(camera)
+        avatar = self.pose_avatar(self._pose_id(camera))
+        centre = camera.camera_to_worlds[0, :, 3].to(self.device)
+        rendered = render_modalities(avatar, self.shade(avatar, centre), view, self._modalities())
+        outputs = compose_outputs(rendered, view, self.kwargs["metadata"]["background"])
+        return outputs | ({"avatar": avatar} if self.training else {})
+
+    def pose_avatar(self, pose_id: int) -> Avatar:
+        """Canonical surfels, corrected for the pose, and their way to the observed world (Fig. 1, a to c)."""
+        schedule = self.config.schedule
+        pose, transl = self.poses(pose_id, refine=not self.training or self._started(schedule.pose_start))
+        bones = self.body.body.bones(self.body.joints, pose, transl)
+        Z_p = self.pose_encoder(bones, self.body.joints)
+        residual = self.geometry(self.V_g(), Z_p)
+        surfels = self.surfels()
+        if not self.training or self._started(schedule.residual_start):
+            surfels = correct(surfels, residual.delta_d, residual.delta_s, residual.delta_r)
+        W = self.skinning(surfels.means)
+        T = blend(W, bones @ self.body.from_canonical)
+        logits = self.semantics(self.V_s())
+        return Avatar(surfels, T, self.surfels.opacities, self.V_c(), residual.z_g, Z_p, logits, W)
+
+    def shade(self, avatar: Avatar, camera_centre: Float[Tensor, "3"]) -> Float[Tensor, "N 3"]:
+        """RGB of every surfel as this camera sees it (Eq. 7)."""
+        linear = avatar.T[:, :, :3]
+        means = (linear * avatar.canonical.means[:, None]).sum(-1) + avatar.T[:, :, 3]
+        d_hat = canonical_direction(linear, means - camera_centre)
+        return self.appearance(avatar.f_c, avatar.z_g, avatar.Z_p, d_hat)
+
+    def get_loss_dict(
+        self, outputs: dict[str, Any], batch: dict[str, Tensor], metrics_dict: dict[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """The weighted terms of Eq. 21, by the paper's names."""
+        image, mask = batch["image"].to(self.device), batch["mask"].to(self.device)
+        terms = {
+            "L_c": losses.photometric_loss(outputs["rgb"], image, self.config.weights.lambda_ssim),
+            "L_m": losses.mask_loss(outputs["accumulation"][..., 0], mask[..., 0]),
+        }
+        if self.training:
+            points, target = (value.to(self.device) for value in self.surface.sample(1024, self._generator("skin")))
+            terms["L_skin"] = losses.skinning_loss(self.skinning(points), target)
+        weights = self.config.weights.at(self._progress())
+        return {name: weights[name] * term for name, term in terms.items()}
+
+    # --- the rest of nerfstudio's interface ---------------------------------------------------------------------------
+
+    def get_param_groups(self) -> dict[str, list[Parameter]]:
+        """Parameters by optimiser; the names are those of `method.py`."""
+
+        def of(*modules: nn.Module) -> list[Parameter]:
+            return [parameter for module in modules for parameter in module.parameters()]
+
+        groups = {
+            "volumes": of(self.V_g, self.V_c, self.V_s),
+            "pose_encoder": of(self.pose_encoder),
+            "geometry": of(self.geometry),
+            "appearance": of(self.appearance),
+            "semantics": of(self.semantics),
+            "skinning": of(self.skinning),
+            "scales": [self.surfels.log_scale],
+            "opacities": [self.surfels.opacity_logit],
+            "poses": of(self.poses),
+        }
+        return {name: parameters for name, parameters in groups.items() if parameters}
+
+    def get_training_callbacks(
+        self, training_callback_attributes: TrainingCallbackAttributes
+    ) -> list[TrainingCallback]:
+        """Keep the step; before the first, learn the length of the run and fit the skinning field to the body."""
+        trainer = training_callback_attributes.trainer
+
+        def begin(step: int) -> None:
+            if self.run_length == 0 and trainer is not None:
+                self.run_length.fill_(trainer.config.max_num_iterations)
+            error = fit_to_surface(
+                self.skinning, self.surface, self.config.schedule.skinning_fit_steps, self._generator("fit")
+            )
+            CONSOLE.log(f"Skinning field fitted to the body's weights: {error:.4f} rms")
+
+        def keep(step: int) -> None:
+            self.step = step
+
+        before = TrainingCallbackLocation.BEFORE_TRAIN_ITERATION
+        return [
+            TrainingCallback([before], keep, update_every_num_iters=1),
+            TrainingCallback([before], begin, iters=(0,)),
+        ]
+
+    @torch.no_grad()
+    def get_outputs_for_camera(self, camera: Cameras, obb_box: OrientedBox | None = None) -> dict[str, Tensor]:
+        """Render every map for evaluation and viewer. The avatar is one object: a crop box has nothing to cut."""
+        return self.get_outputs(camera.to(self.device))
+
+    def get_metrics_dict(self, outputs: dict[str, Any], batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Training metrics for the log."""
+        mse = (outputs["rgb"].detach() - batch["image"].to(self.device)).square().mean()
+        return {"psnr": -10 * mse.log10(), "opacity": self.surfels.opacities.detach().mean()}
+
+    def get_image_metrics_and_images(
+        self, outputs: dict[str, Tensor], batch: dict[str, Tensor]
+    ) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """Metrics of one held-out image, and the images that ns-eval saves."""
+        metrics = image_metrics(outputs, {key: value for key, value in batch.items() if isinstance(value, Tensor)})
+        rgb, truth = outputs["rgb"].clamp(0, 1), batch["image"].to(self.device)
+        normals = [outputs[name] / 2 + 0.5 for name in ("normal", "surface_normal")]
+        return metrics, {"img": torch.cat([truth, rgb], 1), "maps": torch.cat([*normals, outputs["semantics"]], 1)}
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        """As torch's, always strict: nerfstudio would fall back to loading half of a checkpoint without a word."""
+        try:
+            return super().load_state_dict(state_dict, strict=True, assign=assign)
+        except RuntimeError as error:
+            raise ValueError(f"the checkpoint does not fit this configuration or capture: {error}") from error
+
+    def _pose_id(self, camera: Cameras) -> int:
+        """The instant a camera asks for: its own, else by time (the viewer's slider), else the first."""
+        if camera.metadata and "pose_id" in camera.metadata:
+            return int(camera.metadata["pose_id"].flatten()[0])
+        if camera.times is not None:
+            last = len(self.poses.pose) - 1
+            return round(min(max(float(camera.times.flatten()[0]), 0.0), 1.0) * last)
+        return 0
+
+    def _modalities(self) -> tuple[str, ...]:
+        """What to render: all for people, in training what the losses need."""
+        return ("colour",) if self.training else ("colour", "depth", "normal", "semantics")
+
+    def _progress(self) -> float:
+        return self.step / max(int(self.run_length), 1)
+
+    def _started(self, fraction: float) -> bool:
+        return self._progress() >= fraction
+
+    def _generator(self, purpose: str) -> torch.Generator:
+        """Random numbers that depend on seed, step and purpose alone."""
+        return torch.Generator().manual_seed(hash((self.config.seed, self.step, *purpose.encode())) % 2**63)
+
+
+def _first_view(capture: Capture, pelvis: Float[Tensor, "P 3"]) -> FirstView:
+    """From the side of the first training camera, far enough to see all of an adult."""
+    centre = pelvis.mean(0)
+    to_camera = torch.linalg.inv(torch.from_numpy(capture.cameras[capture.splits["train"][0].camera].world_to_camera))
+    towards = to_camera[:3, 3].float() - centre
+    up = torch.tensor(capture.up)
+    towards = towards - up * (towards @ up)
+    return FirstView(capture.up, centre, towards / towards.norm() * 3.0)
+
+
+def _camera(camera: Cameras) -> Camera:
+    return Camera.from_opengl(
+        camera.camera_to_worlds[0],
+        *(float(value) for value in (camera.fx[0], camera.fy[0], camera.cx[0], camera.cy[0])),
+        int(camera.width[0]),
+        int(camera.height[0]),
+    )
+
+
+def default_n_vertices(person_pixels: int) -> int:
+    """About two surfels per pixel of the person, between SMPL's own 6,890 vertices and the paper's 30,000.
+
+    A surfel below one pixel learns no shape: the screen-space low-pass hides it.
+    """
+    return min(max(person_pixels, 6_890), 30_000)

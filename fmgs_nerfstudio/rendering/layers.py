@@ -1,0 +1,49 @@
+"""What the renderer takes: a pinhole camera, and layers of surfels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+class Layer(NamedTuple):
+    """Surfels and what is composited over them.
+
+    The layers of one call have the same geometry by value, each with its own autograd leaves: a caller chooses what a
+    layer's gradient may reach with `detach()` here, and nowhere else.
+    """
+
+    means: Float[Tensor, "N 3"]
+    """Centres in the world, metres."""
+    tangents: Float[Tensor, "N 3 2"]
+    """Columns s_u t_u and s_v t_v in the world, metres; they need not be orthogonal."""
+    opacities: Float[Tensor, "N"]
+    values: Float[Tensor, "N C"]
+    """Anything that blends: colours, a one for alpha, depths, normals, logits."""
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A pinhole camera in OpenCV's axes (x right, y down, z forward); the centre of pixel (i, j) is (j + 0.5, i + 0.5)."""
+
+    viewmat: Float[Tensor, "4 4"]
+    """World to camera, metres."""
+    K: Float[Tensor, "3 3"]
+    """Intrinsics, pixels."""
+    width: int
+    height: int
+
+    @classmethod
+    def from_opengl(
+        cls, camera_to_world: Float[Tensor, "3 4"], fx: float, fy: float, cx: float, cy: float, width: int, height: int
+    ) -> Camera:
+        """From nerfstudio's `camera_to_worlds[i]` (x right, y up, z backward) and intrinsics in pixels."""
+        rotation = camera_to_world[:3, :3] * camera_to_world.new_tensor([1.0, -1.0, -1.0])
+        viewmat = torch.eye(4, dtype=rotation.dtype, device=rotation.device)
+        viewmat[:3, :3] = rotation.T
+        viewmat[:3, 3] = -rotation.T @ camera_to_world[:3, 3]
+        return cls(viewmat, rotation.new_tensor([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]), width, height)

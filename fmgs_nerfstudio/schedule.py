@@ -1,0 +1,56 @@
+"""What starts when: fractions of the run, so that a run of any length has every phase."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from nerfstudio.engine.schedulers import Scheduler, SchedulerConfig
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Phases of a run."""
+
+    steps: int | None = None
+    """Length of the run that the fractions refer to; none: max-num-iterations of the run's first part."""
+    residual_start: float = 0.02
+    """Fraction of the run after which the geometry residual is applied ([30]: 0.2)."""
+    pose_start: float = 0.1
+    """Fraction of the run after which poses are refined ([30]: 0.33)."""
+    skinning_fit_steps: int = 500
+    """Steps of fitting the skinning field to the body's weights before training."""
+
+
+@dataclass
+class DecayConfig(SchedulerConfig):
+    """Exponential decay of the learning rate over the run."""
+
+    _target: type = field(default_factory=lambda: Decay)
+    final: float = 0.1
+    """Learning rate at the end, as a fraction of that at the start."""
+    steps: int | None = None
+    """Steps over which it decays; none: max-num-iterations."""
+
+
+class Decay(Scheduler):
+    """nerfstudio's own decay returns numpy scalars, which torch.load refuses with weights_only, its default."""
+
+    config: DecayConfig
+
+    def get_scheduler(self, optimizer: Optimizer, lr_init: float) -> LambdaLR:
+        if self.config.steps is None:
+            raise ValueError("a decay without steps: FMGSTrainerConfig sets them from max_num_iterations")
+        return LambdaLR(optimizer, lr_lambda=_ExponentialDecay(self.config.final, self.config.steps))
+
+
+class _ExponentialDecay:
+    """An object, not a function: torch keeps its fields in the checkpoint, and a resumed run decays as before."""
+
+    def __init__(self, final: float, steps: int) -> None:
+        self.final, self.steps = final, steps
+
+    def __call__(self, step: int) -> float:
+        return math.exp(math.log(self.final) * min(step / self.steps, 1.0))
