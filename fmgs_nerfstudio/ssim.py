@@ -60,9 +60,8 @@ class _SsimOnCpu(torch.autograd.Function):
     def forward(ctx: Any, image: Tensor, target: Tensor) -> Tensor:
         image, target = image.detach().contiguous(), target.contiguous()
         height, _, channels = image.shape
-        row_sums = np.empty(height)
-        slopes = torch.empty(3, height, image[0].numel())
-        _forward(*_rows(image, target), channels, _window().float().numpy(), slopes.numpy(), row_sums)
+        slopes, row_sums = torch.empty(3, height, image[0].numel()), np.empty(height)
+        _forward(_rows(image), _rows(target), channels, _window().float().numpy(), slopes.numpy(), row_sums)
         ctx.save_for_backward(image, target, slopes)
         return image.new_tensor(row_sums.sum() / image.numel())
 
@@ -76,14 +75,14 @@ def _gradient(ctx: Any, grad_out: Float[Tensor, ""]) -> Float[Tensor, "H W C"]:
     image, target, slopes = ctx.saved_tensors
     gradient = torch.empty_like(image)
     scale = np.float32(grad_out.item() / image.numel())
-    rows = _rows(image, target, gradient)
-    _backward(*rows[:2], image.shape[-1], _window().float().numpy(), slopes.numpy(), scale, rows[2])
+    window = _window().float().numpy()
+    _backward(_rows(image), _rows(target), image.shape[-1], window, slopes.numpy(), scale, _rows(gradient))
     return gradient
 
 
-def _rows(*images: Float[Tensor, "H W C"]) -> list[np.ndarray]:
-    """Images as arrays [H, W * C], where the neighbour of a value in its row is C further."""
-    return [image.view(len(image), -1).numpy() for image in images]
+def _rows(image: Float[Tensor, "H W C"]) -> np.ndarray:
+    """An image as an array [H, W * C]: the neighbour of a value in its row is C further."""
+    return image.view(len(image), -1).numpy()
 
 
 # The helpers below run along one contiguous row each, which LLVM turns into vector instructions.

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
+from fmgs_nerfstudio.demo.mesh import neighbour_mean
 from fmgs_nerfstudio.demo.shell import Anatomy, Level, Shell
 from fmgs_nerfstudio.priors.classes import IDS
 
@@ -33,7 +34,19 @@ def smoothstep(low: float, high: float, x: Float[np.ndarray, "*n"]) -> Float[np.
     return t * t * (3 - 2 * t)
 
 
-def shirt(anatomy: Anatomy, sleeve: float, hem: float, loose: float, neck: str) -> Garment:
+def patch(anatomy: Anatomy, part: str, material: str, label: str, level: Level) -> Shell:
+    """The region of a garment and 3 cm more, once subdivided."""
+    shell = anatomy.shell(part, material, IDS[label], levels=1)
+    return shell.patch(level(shell.anchor) > -0.03)
+
+
+def finished(cloth: Shell, level: Level) -> Shell:
+    """Subdivided again and cut along its hems."""
+    cloth = cloth.subdivided()
+    return cloth.cut(level(cloth.anchor))
+
+
+def shirt(anatomy: Anatomy, sleeve: float, hem: float, loose: float, neck: str, tucked: bool = False) -> Garment:
     """A T-shirt or a pullover: sleeves to |x| = `sleeve`, down to y = `hem`, standing off about `loose` metres."""
 
     def level(p: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N"]:
@@ -44,17 +57,18 @@ def shirt(anatomy: Anatomy, sleeve: float, hem: float, loose: float, neck: str) 
         neckline = np.where(x > 0.16, 1.0, 0.85 * neckline)
         return np.minimum(np.minimum(neckline, sleeve - x), y - hem)
 
-    suit = anatomy.shell("tights", "shirt", IDS["Upper_Clothing"], levels=2)
-    cloth = suit.cut(level(suit.anchor)).smoothed_weights(12)
-    x, y = np.abs(cloth.anchor[:, 0]), cloth.anchor[:, 1]
-    on_sleeve = smoothstep(0.17, 0.24, x)
-    torso = loose * smoothstep(0.22, hem, y) * (0.75 + 0.25 * smoothstep(0.0, 0.1, cloth.anchor[:, 2]))
+    cloth = patch(anatomy, "tights", "shirt", "Upper_Clothing", level).smoothed_weights(4)
+    x, y, z = np.abs(cloth.anchor[:, 0]), cloth.anchor[:, 1], cloth.anchor[:, 2]
+    torso = loose * smoothstep(0.22, hem, y) * (0.75 + 0.25 * smoothstep(0.0, 0.1, z))
+    if tucked:
+        torso = torso * smoothstep(-0.13, -0.02, y)
     arm = 0.8 * loose * (0.35 + 0.65 * smoothstep(0.2, min(sleeve, 0.42), x))
     if sleeve > 0.6:  # a cuff gathers the sleeve at the wrist
         arm = arm * (1 - 0.75 * smoothstep(sleeve - 0.07, sleeve - 0.02, x))
-    ease = 0.006 + (1 - on_sleeve) * torso + on_sleeve * arm
-    ease = ease * (0.55 + 0.45 * smoothstep(0.0, 0.05, 0.352 - y - 0.62 * (cloth.anchor[:, 2] - 0.02)) * (x < 0.16) + 0.45 * (x >= 0.16))
-    return Garment(replace(cloth.draped(ease, steps=90), folds=min(1.0, loose / 0.016)), level)
+    on_sleeve = smoothstep(0.17, 0.24, x)
+    collar = 0.55 + 0.45 * np.where(x < 0.16, smoothstep(0.0, 0.05, 0.352 - y - 0.62 * (z - 0.02)), 1.0)
+    ease = collar * (0.006 + (1 - on_sleeve) * torso + on_sleeve * arm)
+    return Garment(replace(finished(cloth.draped(ease, steps=90), level), folds=min(1.0, loose / 0.016)), level)
 
 
 def trousers(anatomy: Anatomy, waist: float, hem: float, loose: float, taper: float) -> Garment:
@@ -64,11 +78,10 @@ def trousers(anatomy: Anatomy, waist: float, hem: float, loose: float, taper: fl
         y = p[:, 1]
         return np.where(np.abs(p[:, 0]) > 0.5, -1.0, np.minimum(waist - y, y - hem))
 
-    suit = anatomy.shell("tights", "trousers", IDS["Lower_Clothing"], levels=2)
-    cloth = suit.cut(level(suit.anchor)).smoothed_weights(8)
+    cloth = patch(anatomy, "tights", "trousers", "Lower_Clothing", level).smoothed_weights(3)
     y = cloth.anchor[:, 1]
     ease = 0.004 + loose * smoothstep(-0.17, -0.36, y) * (1 - (1 - taper) * smoothstep(-0.5, hem, y))
-    return Garment(replace(cloth.draped(ease, steps=60), folds=min(1.0, 0.3 + loose / 0.02)), level)
+    return Garment(replace(finished(cloth.draped(ease, steps=25), level), folds=min(1.0, 0.3 + loose / 0.02)), level)
 
 
 def skirt(anatomy: Anatomy, waist: float, hem: float, flare: float, pleats: int) -> Garment:
@@ -80,16 +93,16 @@ def skirt(anatomy: Anatomy, waist: float, hem: float, flare: float, pleats: int)
     def covers(p: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N"]:  # legs are seen from below
         return np.where(np.abs(p[:, 0]) > 0.5, -1.0, np.minimum(waist - p[:, 1], p[:, 1] - max(hem, -0.33) - 0.02))
 
-    tube = anatomy.shell("skirt", "skirt", IDS["Lower_Clothing"], levels=2)
-    cloth = tube.cut(level(tube.anchor)).smoothed_weights(25)
+    cloth = patch(anatomy, "skirt", "skirt", "Lower_Clothing", level).smoothed_weights(8)
     x, y, z = cloth.anchor.T
     down = np.clip((waist - y) / (waist - hem), 0, 1)
     around = np.arctan2(x, z - 0.01)
     out = np.stack([np.sin(around), np.zeros_like(around), np.cos(around)], 1)
     wave = np.cos(pleats * around + 0.9 * np.sin(2 * around) + 0.5 * np.sin(3 * around + 1))
     width = flare * down**1.2 + 0.014 * down * (1 + wave) * (0.4 + 0.6 * down)
-    cloth = cloth.draped(np.full(len(y), 0.006), steps=40)
-    return Garment(replace(cloth, vertices=cloth.vertices + out * width[:, None], folds=0.5), covers)
+    cloth = cloth.draped(0.009 + 0.0 * y, steps=20)
+    cloth = replace(cloth, vertices=cloth.vertices + out * width[:, None], folds=0.4)
+    return Garment(finished(cloth, level), covers)
 
 
 def socks(anatomy: Anatomy, top: float) -> Garment:
@@ -98,11 +111,12 @@ def socks(anatomy: Anatomy, top: float) -> Garment:
     def level(p: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N"]:
         return np.where(np.abs(p[:, 0]) > 0.5, -1.0, top - p[:, 1])
 
-    suit = anatomy.shell("tights", "socks", IDS["Left_Sock"], levels=2)
-    # what the shoe hides is left out, or toes would poke through it
-    cloth = suit.cut(np.minimum(level(suit.anchor), shoe_line(suit.anchor) + 0.03))
-    cloth = cloth.draped(np.full(len(cloth.vertices), 0.0025), steps=10)
-    return Garment(sided(replace(cloth, folds=0.15), "Left_Sock", "Right_Sock"), level)
+    def shown(p: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N"]:
+        return np.minimum(level(p), shoe_line(p) + 0.03)  # toes would poke through the shoe
+
+    cloth = patch(anatomy, "tights", "socks", "Left_Sock", shown)
+    cloth = cloth.draped(np.full(len(cloth.vertices), 0.0025), steps=3)
+    return Garment(replace(finished(cloth, shown), folds=0.15), level)
 
 
 def shoe_line(p: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N"]:
@@ -117,10 +131,9 @@ def shoes(anatomy: Anatomy, sole: float) -> Garment:
     def level(p: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N"]:
         return np.where(np.abs(p[:, 0]) > 0.5, -1.0, -shoe_line(p))
 
-    suit = anatomy.shell("tights", "shoes", IDS["Left_Shoe"], levels=2)
-    cloth = suit.cut(level(suit.anchor))
-    ease = np.full(len(cloth.vertices), 0.006) + 0.002 * smoothstep(0.03, 0.0, cloth.hem)
-    cloth = cloth.draped(ease, steps=120)
+    cloth = patch(anatomy, "tights", "shoes", "Left_Shoe", level)
+    cloth = cloth.draped(0.006 + 0.002 * smoothstep(0.03, 0.0, level(cloth.anchor)), steps=35)
+    cloth = finished(cloth, level)
     x, y, z = cloth.vertices.T.copy()
     side = np.sign(x)
     # A shoe's last: the toe box is rounder and higher than a foot, the bottom is flat, the sole stands out a little.
@@ -132,16 +145,16 @@ def shoes(anatomy: Anatomy, sole: float) -> Garment:
     z = 0.06 + (z - 0.06) * (1 + 0.035 * low)
     flat = SOLE - sole + 0.010 * smoothstep(0.19, 0.27, z)  # toe spring
     y = np.where(y < SOLE + 0.012, flat + np.maximum(y - SOLE - 0.002, 0) * (0.012 + sole) / 0.010, y)
-    points = np.stack([x, y, z], 1)
+    points, mean = np.stack([x, y, z], 1), neighbour_mean(cloth.faces, len(x))
     for _ in range(2):
-        points = 0.5 * points + 0.5 * (cloth.neighbours @ points)
+        points = 0.5 * points + 0.5 * (mean @ points)
     cloth = replace(cloth, vertices=points, anchor=points)
     # a stiff shoe bends at the ball only, and not with the ankle's skin
     weights = np.zeros_like(cloth.weights)
     bend = 0.75 * smoothstep(0.135, 0.205, z)
     for ankle, toes, mask in ((7, 10, x > 0), (8, 11, x <= 0)):
         weights[mask, toes], weights[mask, ankle] = bend[mask], 1 - bend[mask]
-    return Garment(sided(replace(cloth, weights=weights), "Left_Shoe", "Right_Shoe"), level)
+    return Garment(replace(cloth, weights=weights), level)
 
 
 def watch(anatomy: Anatomy) -> Garment:
@@ -151,15 +164,8 @@ def watch(anatomy: Anatomy) -> Garment:
     def level(p: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N"]:
         return np.where(p[:, 0] < 0.5, -1.0, 0.0105 + 0.006 * smoothstep(0.27, 0.285, p[:, 1]) - np.abs(p[:, 0] - at[0]))
 
-    arm = anatomy.shell("body", "watch", IDS["Apparel"], levels=2 - 1)
-    strap = arm.cut(level(arm.anchor))
+    strap = patch(anatomy, "body", "watch", "Apparel", level)
     from_dial = np.hypot(strap.anchor[:, 0] - at[0], strap.anchor[:, 2] - at[2])
     case = smoothstep(0.0185, 0.0155, from_dial) * smoothstep(at[1], at[1] + 0.01, strap.anchor[:, 1])
-    strap = strap.draped(0.0028 + 0.0045 * case, steps=6)
-    return Garment(strap, lambda p: np.full(len(p), -1.0))
-
-
-def sided(shell: Shell, left: str, right: str) -> Shell:
-    """Class of every face by the side of the body it is on."""
-    centre = shell.anchor[shell.faces, 0].mean(1)
-    return replace(shell, labels=np.where(centre > 0, IDS[left], IDS[right]).astype(np.uint8))
+    strap = strap.draped(0.0028 + 0.0045 * case, steps=2)
+    return Garment(finished(strap, level), lambda p: np.full(len(p), -1.0))

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
-from scipy.sparse import csr_matrix
+from jaxtyping import Bool, Float, Int
+from scipy.sparse import csr_matrix, identity
 
 from fmgs_nerfstudio.demo.mesh import catmull_clark, cut, neighbour_mean, triangulated, vertex_normals
 
@@ -24,7 +23,8 @@ class Shell:
     """A surface in the T-pose of the template body (metres, y up, facing +z), with what it needs to follow a person."""
 
     vertices: Float[np.ndarray, "V 3"]
-    faces: Int[np.ndarray, "F 3"]
+    faces: Int[np.ndarray, "F K"]
+    """Quads until the shell is cut, triangles after."""
     weights: Float[np.ndarray, "V 24"]
     """Skinning weights."""
     shapedirs: Float[np.ndarray, "V 3 10"]
@@ -33,25 +33,20 @@ class Shell:
     hem: Float[np.ndarray, "V"]
     """Distance to the nearest hem in metres."""
     material: str
-    labels: UInt8[np.ndarray, "F"]
-    """Goliath class of every face."""
+    label: int
+    """Goliath class; of the left side where the right side's differs."""
     folds: float = 0.0
     """How strongly it wrinkles: 0 skin, 1 a loose garment."""
 
-    @cached_property
-    def neighbours(self) -> csr_matrix:
-        return neighbour_mean(self.faces, len(self.vertices))
+    @property
+    def triangles(self) -> Int[np.ndarray, "T 3"]:
+        return triangulated(self.faces) if self.faces.shape[1] == 4 else self.faces
 
     @property
     def normals(self) -> Float[np.ndarray, "V 3"]:
-        return vertex_normals(self.vertices, self.faces)
+        return vertex_normals(self.vertices, self.triangles)
 
-    def cut(self, level: Float[np.ndarray, "V"]) -> Shell:
-        """The part where `level` > 0; `level` becomes the hem distance where it is the smaller."""
-        matrix, faces = cut(self.faces, level)
-        return self.mapped(matrix, faces, hem=np.minimum(matrix @ level, matrix @ self.hem))
-
-    def mapped(self, matrix: csr_matrix, faces: np.ndarray, hem: Float[np.ndarray, "W"] | None = None) -> Shell:
+    def mapped(self, matrix: csr_matrix, faces: np.ndarray) -> Shell:
         """New vertices as linear combinations of the old ones."""
         shapedirs = (matrix @ self.shapedirs.reshape(len(self.vertices), -1)).reshape(-1, 3, self.shapedirs.shape[2])
         return replace(
@@ -61,15 +56,28 @@ class Shell:
             weights=matrix @ self.weights,
             shapedirs=shapedirs,
             anchor=matrix @ self.anchor,
-            hem=matrix @ self.hem if hem is None else hem,
-            labels=np.full(len(faces), self.labels[0]) if len(self.labels) else np.zeros(len(faces), np.uint8),
+            hem=matrix @ self.hem,
         )
+
+    def patch(self, keep: Bool[np.ndarray, "V"]) -> Shell:
+        """The faces that touch a vertex to keep."""
+        used, faces = np.unique(self.faces[keep[self.faces].any(1)], return_inverse=True)
+        return self.mapped(identity(len(keep), format="csr")[used], faces.reshape(-1, self.faces.shape[1]))
+
+    def subdivided(self) -> Shell:
+        """One step of Catmull-Clark."""
+        return self.mapped(*catmull_clark(self.faces, len(self.vertices)))
+
+    def cut(self, level: Float[np.ndarray, "V"]) -> Shell:
+        """The part where `level` > 0, as triangles; `level` is the hem distance from now on."""
+        shell = self.mapped(*(cutting := cut(self.triangles, level)))
+        return replace(shell, hem=np.minimum(cutting[0] @ level, shell.hem))
 
     def smoothed_weights(self, steps: int) -> Shell:
         """Cloth does not follow the skin's creases: diffuse the skinning weights."""
-        weights = self.weights
+        weights, mean = self.weights, neighbour_mean(self.faces, len(self.vertices))
         for _ in range(steps):
-            weights = self.neighbours @ weights
+            weights = mean @ weights
         return replace(self, weights=weights)
 
     def draped(self, ease: Float[np.ndarray, "V"], steps: int, pull: float = 1.0) -> Shell:
@@ -77,10 +85,10 @@ class Shell:
 
         It bridges hollows, as cloth does. `pull`: how far each step goes to the mean of the neighbours.
         """
-        start, normal = self.vertices, self.normals
+        start, normal, mean = self.vertices, self.normals, neighbour_mean(self.faces, len(self.vertices))
         points = start + normal * ease[:, None]
         for _ in range(steps):
-            points = points + pull * (self.neighbours @ points - points)
+            points = points + pull * (mean @ points - points)
             height = np.einsum("vi,vi->v", points - start, normal)
             points = points + normal * np.maximum(ease - height, 0)[:, None]
         return replace(self, vertices=points)
@@ -109,22 +117,18 @@ class Anatomy:
         return Anatomy(base["vertices"].astype(float), base["shapedirs"] * 5e-5, weights, quads, joints)
 
     def shell(self, part: str, material: str, label: int, levels: int) -> Shell:
-        """One part, subdivided `levels` times."""
+        """One part, subdivided `levels` times, as quads."""
         used, quads = np.unique(self.quads[part], return_inverse=True)
-        quads = quads.reshape(-1, 4)
-        vertices = self.vertices[used]
         shell = Shell(
-            vertices=vertices,
-            faces=quads,
+            vertices=self.vertices[used],
+            faces=quads.reshape(-1, 4),
             weights=self.weights[used],
             shapedirs=self.shapedirs[used],
-            anchor=vertices,
-            hem=np.ones(len(vertices)),
+            anchor=self.vertices[used],
+            hem=np.ones(len(used)),
             material=material,
-            labels=np.full(len(quads), label, np.uint8),
+            label=label,
         )
         for _ in range(levels):
-            matrix, quads = catmull_clark(quads, len(shell.vertices))
-            shell = shell.mapped(matrix, quads)
-        faces = triangulated(quads)
-        return replace(shell, faces=faces, labels=np.full(len(faces), label, np.uint8))
+            shell = shell.subdivided()
+        return shell

@@ -17,6 +17,10 @@ T_MIN = 1e-4
 """A surfel that would leave no more transmittance than this is not composited, nor is anything behind it."""
 NEAR = 0.01
 """Nearest depth of a surfel's centre, metres."""
+ELLIPSE = 0.99
+"""An image is an ellipse if the surfel reaches less than sqrt of this much of its own depth towards the camera's plane."""
+ROUNDING = 0.01
+"""Added to all sides of a box for float32, pixels."""
 
 
 class Projection(NamedTuple):
@@ -55,7 +59,7 @@ def _box(
     signs = torch.stack([radius2, radius2, -torch.ones_like(radius2)], dim=1)
     w = M[:, 2]
     reach = radius2 * (w[:, 0] ** 2 + w[:, 1] ** 2)
-    is_ellipse = reach < 0.99 * w[:, 2] ** 2
+    is_ellipse = reach < ELLIPSE * w[:, 2] ** 2
     scale = torch.where(is_ellipse, reach - w[:, 2] ** 2, -1.0)
     weights = signs * w / scale[:, None]
     centre = (M[:, :2] * weights[:, None]).sum(-1)
@@ -89,9 +93,8 @@ def bounds(
     offset, half2, is_ellipse = _box(shifted, radius2)
     half = half2.clamp(min=0).sqrt()
     disc = (radius2 / 2).sqrt()[:, None]
-    rounding = 0.01
-    lower = centre + torch.minimum(offset - half, -disc) - rounding
-    upper = centre + torch.maximum(offset + half, disc) + rounding
+    lower = centre + torch.minimum(offset - half, -disc) - ROUNDING
+    upper = centre + torch.maximum(offset + half, disc) + ROUNDING
     size = centre.new_tensor([camera.width, camera.height])
     # An ellipse that reaches the camera's plane has no bounds.
     lower = torch.where(is_ellipse[:, None], lower.clamp(min=0).minimum(size), 0.0)

@@ -173,6 +173,23 @@ def store(typing_context, array, index, value):
     return types.void(array, types.intp, float32x8), codegen
 
 
+@intrinsic
+def prefetch(typing_context, array, index):
+    """Ask for the cache line of `array[index]`, to be read soon."""
+
+    def codegen(context, builder, signature, arguments):
+        byte_pointer = _I8.as_pointer()
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        address = builder.bitcast(builder.gep(data, [arguments[1]]), byte_pointer)
+        prototype = ir.FunctionType(ir.VoidType(), [byte_pointer, _I32, _I32, _I32])
+        function = builder.module.declare_intrinsic("llvm.prefetch", [byte_pointer], prototype)
+        read, keep, data_cache = (ir.Constant(_I32, x) for x in (0, 3, 1))
+        builder.call(function, [address, read, keep, data_cache])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), codegen
+
+
 # 2^r on [-1/2, 1/2], least maximum relative error (9e-8) of its degree with p(0) = 1.
 _EXP2 = (1.0, 0.6931469776, 0.2402224209, 0.05550733743, 0.00967151264, 0.00132647272)
 

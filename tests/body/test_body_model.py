@@ -86,7 +86,8 @@ def test_official_pickles_open_without_chumpy(tmp_path: Path, monkeypatch: pytes
     official["shapedirs"] = chumpy.Ch(data["shapedirs"].astype(np.float64))
     official["J_regressor"] = scipy.sparse.csc_matrix(data["J_regressor"])
     with monkeypatch.context() as patch:
-        patch.setitem(sys.modules, "chumpy.ch", chumpy)
+        for name in ("chumpy", "chumpy.ch"):
+            patch.setitem(sys.modules, name, chumpy)
         (tmp_path / "SMPL_NEUTRAL.pkl").write_bytes(pickle.dumps(official, protocol=2))
     ours, asset = BodyModel.load(tmp_path / "SMPL_NEUTRAL.pkl"), BodyModel.load(ASSET)
     for name in ("v_template", "shapedirs", "J_regressor", "weights", "faces"):

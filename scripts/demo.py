@@ -1,0 +1,104 @@
+"""From nothing to an avatar that can be turned around: capture, ns-train, ns-eval, pictures. Finished parts are reused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+RUN_NAME = "run"
+_TITLES = {
+    "psnr": "PSNR [dB]",
+    "ssim": "SSIM",
+    "mask_iou": "mask IoU",
+    "normal_degrees": "normal error [degrees]",
+    "depth_mm": "depth error [mm]",
+    "miou": "semantic mIoU",
+}
+
+
+@dataclass
+class Demo:
+    """Train, evaluate and look at an avatar of the embedded demo person."""
+
+    out: Path = Path("demo_out")
+    """Folder for capture, run, metrics and pictures."""
+    preset: Literal["ci", "small", "full"] = "small"
+    """Size of the capture: 128, 256 or 512 pixels."""
+    seed: int = 0
+    """Seed of person, clothes and motion."""
+    steps: int | None = None
+    """Training steps; none: the method's own."""
+
+
+def main(demo: Demo) -> None:
+    console = Console()
+    name = f"{demo.preset}-{demo.seed}"
+    out = demo.out.resolve() / name
+    capture, run = out / "capture", out / "outputs" / "capture" / "fmgs-avatar" / RUN_NAME
+
+    console.rule("1 of 4: a monocular capture of the demo person")
+    _call("fmgs-demo", capture, "--preset", demo.preset, "--seed", demo.seed)
+
+    console.rule("2 of 4: ns-train fmgs-avatar")
+    if _finished(run, demo.steps):
+        console.print(f"Reusing the run in {run}")
+    else:
+        steps = [] if demo.steps is None else ["--max-num-iterations", demo.steps]
+        places = ["--output-dir", out / "outputs", "--experiment-name", "capture", "--timestamp", RUN_NAME]
+        _call("ns-train", "fmgs-avatar", "--data", capture, *places, "--vis", "tensorboard", *steps)
+        (run / "finished.json").write_text(json.dumps({"steps": demo.steps}))
+
+    console.rule("3 of 4: ns-eval on views and poses that training has not seen")
+    metrics, newest = out / "metrics.json", max(path.stat().st_mtime for path in run.glob("nerfstudio_models/*.ckpt"))
+    if metrics.exists() and metrics.stat().st_mtime > newest:
+        console.print(f"Reusing {metrics}")
+    else:
+        _call("ns-eval", "--load-config", run / "config.yml", "--output-path", metrics)
+
+    console.rule("4 of 4: pictures")
+    sheet, video = out / "sheet.png", out / "turnaround.mp4"
+    if video.exists() and video.stat().st_mtime > newest:
+        console.print("Reusing the pictures")
+    else:
+        from fmgs_nerfstudio.evaluation.pictures import show_run
+
+        show_run(run / "config.yml", sheet, video)
+
+    console.print(_table(json.loads(metrics.read_text())["results"]))
+    console.print(f"Truth, RGB, depth, normal, depth normal, semantics of held-out views: {sheet}", soft_wrap=True)
+    console.print(f"Turn-around: {video}", soft_wrap=True)
+    viewer = Path(sys.executable).with_name("ns-viewer")
+    console.print(f"Turn them around yourself: {viewer} --load-config {run / 'config.yml'}", soft_wrap=True)
+
+
+def _call(program: str, *arguments: object) -> None:
+    """Run one of our or nerfstudio's programs; its output is the progress. Ends with its exit code if it fails."""
+    command = [str(Path(sys.executable).with_name(program)), *(str(argument) for argument in arguments)]
+    code = subprocess.run(command).returncode
+    if code:
+        sys.exit(code)
+
+
+def _finished(run: Path, steps: int | None) -> bool:
+    path = run / "finished.json"
+    return path.exists() and json.loads(path.read_text())["steps"] == steps
+
+
+def _table(results: dict[str, float]) -> Table:
+    table = Table("held out", "new views, seen poses", "new poses", title="Metrics")
+    for key, title in _TITLES.items():
+        if key in results:
+            table.add_row(title, *(f"{results[p + key]:.3f}" if p + key in results else "-" for p in ("", "novel_pose_")))
+    return table
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Demo))

@@ -1,0 +1,206 @@
+"""The raw ZJU-MoCap reader on a small capture written here, by code that shares nothing with the reader."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from fmgs_dataparsers.capture import CaptureError
+from fmgs_dataparsers.parser import FMGSDataParserConfig, open_capture
+from scipy.spatial.transform import Rotation
+
+from fmgs_nerfstudio import demo
+from fmgs_nerfstudio.body import BodyModel
+
+ASSET = Path(demo.__file__).parent / "assets" / "body_demo.npz"
+SIZE = 64
+
+
+def write_capture(root: Path, n_frames: int = 3, distortion: float = 0.0) -> list[np.ndarray]:
+    """Two cameras, `n_frames` instants. Returns each instant's vertices in the world, metres."""
+    body = BodyModel.load(ASSET)
+    rng = np.random.default_rng(0)
+    betas = rng.normal(size=10)
+    K = np.array([[90.0, 0, SIZE / 2 - 0.5], [0, 90.0, SIZE / 2 - 0.5], [0, 0, 1]])
+    R = [Rotation.from_euler("xz", [-90, turn], degrees=True).as_matrix() for turn in (0, 140)]
+    cams = {"K": [K] * 2, "R": R, "T": [np.array([[0.0], [0], [3000]])] * 2, "D": [np.full((5, 1), distortion)] * 2}
+    names = ["Camera_B1", "Camera_B2"]
+    (root / "new_params").mkdir(parents=True)
+    (root / "SMPL_NEUTRAL.npz").write_bytes(ASSET.read_bytes())
+    vertices, images = [], []
+    for i in range(n_frames):
+        pose, Rh, Th = rng.normal(size=72) * 0.2, rng.normal(size=3), rng.normal(size=3) * 0.1
+        pose[:3] = 0
+        local = body.vertices(torch.tensor(betas).float(), torch.tensor(pose).float(), torch.zeros(3)).numpy()
+        vertices.append(local @ Rotation.from_rotvec(Rh).as_matrix().T + Th)
+        params = {"poses": pose[None], "Rh": Rh[None], "Th": Th[None], "shapes": betas[None]}
+        np.save(root / "new_params" / f"{i}.npy", params)  # pyright: ignore[reportArgumentType]
+        images.append({"ims": [f"{name}/{i:06d}.jpg" for name in names]})
+        for name in names:
+            for folder, suffix in ((root / name, "jpg"), (root / "mask_cihp" / name, "png")):
+                folder.mkdir(parents=True, exist_ok=True)
+                picture = np.full((SIZE, SIZE, 3) if suffix == "jpg" else (SIZE, SIZE), 40 * i + 5, np.uint8)
+                picture[:8] = 0
+                cv2.imwrite(str(folder / f"{i:06d}.{suffix}"), picture)
+    np.save(root / "annots.npy", {"cams": cams, "ims": images})  # pyright: ignore[reportArgumentType]
+    return vertices
+
+
+def parse(root: Path, **options: object):
+    return FMGSDataParserConfig(data=root, **options).setup()  # pyright: ignore[reportArgumentType]
+
+
+def test_projected_vertices_agree_with_opencv(tmp_path: Path) -> None:
+    """EasyMocap's Rh and Th, millimetres and OpenCV's pixel centres: our projection is cv2's, half a pixel further."""
+    vertices = write_capture(tmp_path)
+    parser = parse(tmp_path)
+    outputs, capture = parser.get_dataparser_outputs("train"), parser.capture()
+    body = BodyModel.load(capture.body_model)
+    annots = np.load(tmp_path / "annots.npy", allow_pickle=True).item()["cams"]
+    for i, frame in enumerate(capture.splits["train"]):
+        values = (capture.betas, capture.poses[frame.pose], capture.transl[frame.pose])
+        ours = body.vertices(*(torch.from_numpy(value).float() for value in values)).numpy()
+        assert np.abs(ours - vertices[i]).max() < 1e-4  # metres
+        camera = outputs.cameras[i]
+        c2w = np.vstack([camera.camera_to_worlds.numpy(), [0, 0, 0, 1]])
+        local = (np.linalg.inv(c2w) @ np.c_[ours, np.ones(len(ours))].T)[:3]  # OpenGL: looks along -z, y up
+        u = float(camera.fx) * local[0] / -local[2] + float(camera.cx)
+        v = float(camera.cy) - float(camera.fy) * local[1] / -local[2]
+        rvec = Rotation.from_matrix(annots["R"][0]).as_rotvec()
+        expected, _ = cv2.projectPoints(vertices[i], rvec, annots["T"][0] / 1000, annots["K"][0], np.zeros(5))
+        assert np.abs(np.c_[u, v] - 0.5 - expected[:, 0]).max() < 0.02
+
+
+def test_splits_poses_and_times(tmp_path: Path) -> None:
+    write_capture(tmp_path, n_frames=4)
+    protocol = {"name": "test", "train": {"cameras": ["Camera_B1"], "frames": [0, 1, 2]}}
+    protocol["novel_view"] = {"cameras": ["Camera_B2"], "frames": [0, 2]}
+    protocol["novel_pose"] = {"cameras": ["Camera_B1", "Camera_B2"], "frames": [3]}
+    (tmp_path / "protocol.json").write_text(json.dumps(protocol))
+    train = parse(tmp_path).get_dataparser_outputs("train")
+    held_out = parse(tmp_path).get_dataparser_outputs("test")
+    assert [path.parent.name for path in train.image_filenames] == ["Camera_B1"] * 3
+    assert held_out.cameras.metadata is not None
+    assert held_out.cameras.metadata["pose_id"].flatten().tolist() == [0, 2, 3, 3]
+    assert train.cameras.times is not None
+    assert torch.allclose(train.cameras.times.flatten(), torch.tensor([0, 1 / 3, 2 / 3]))
+    assert len(parse(tmp_path, eval_split="novel_pose").get_dataparser_outputs("test").image_filenames) == 2
+
+
+def test_humannerf_split_is_the_default(tmp_path: Path) -> None:
+    write_capture(tmp_path, n_frames=31)
+    capture = parse(tmp_path).capture()
+    assert capture.protocol == "humannerf"
+    assert [frame.stem for frame in capture.splits["novel_view"]] == ["000000", "000030"]
+    assert {frame.camera for frame in capture.splits["novel_view"]} == {"Camera_B2"}
+    assert len(capture.splits["train"]) == 31
+
+
+def test_short_name_of_a_subject(tmp_path: Path) -> None:
+    write_capture(tmp_path / "CoreView_377")
+    assert parse(tmp_path / "377").capture().root == tmp_path / "CoreView_377"
+
+
+def test_images_masks_and_downscale(tmp_path: Path) -> None:
+    write_capture(tmp_path)
+    capture = parse(tmp_path, downscale_factor=2).capture()
+    frame = capture.splits["train"][1]
+    image, mask = capture.image(frame), capture.mask(frame)
+    assert image.shape == (32, 32, 3)
+    assert abs(int(image[-1, -1, 0]) - 45) <= 2
+    assert mask[:4].max() == 0
+    assert mask[4:].min() == 1
+    K, width, height = capture.intrinsics("Camera_B1")
+    assert (width, height) == (32, 32)
+    assert K[0, 0] == pytest.approx(45)
+    assert K[0, 2] == pytest.approx(16)  # the middle of the image stays its middle
+
+
+def test_undistortion_straightens(tmp_path: Path) -> None:
+    """A pixel of the undistorted image comes from where OpenCV's model says the lens put it."""
+    write_capture(tmp_path, distortion=0.0)
+    annots = np.load(tmp_path / "annots.npy", allow_pickle=True).item()
+    annots["cams"]["D"] = [np.array([2.0, 0, 0, 0, 0])[:, None]] * 2
+    np.save(tmp_path / "annots.npy", annots)  # pyright: ignore[reportArgumentType]
+    ramp = np.repeat(np.arange(SIZE, dtype=np.uint8)[None] * 3, SIZE, axis=0)
+    for path in (tmp_path / "Camera_B1").iterdir():
+        cv2.imwrite(str(path), np.dstack([ramp] * 3), [cv2.IMWRITE_JPEG_QUALITY, 100])
+    capture = parse(tmp_path).capture()
+    image = capture.image(capture.splits["train"][0]).astype(float)
+    at, K = (40, 52), annots["cams"]["K"][0]
+    ray = np.linalg.inv(K) @ [at[1], at[0], 1]
+    source, _ = cv2.projectPoints(ray[None], np.zeros(3), np.zeros(3), K, annots["cams"]["D"][0])
+    assert image[at][0] / 3 == pytest.approx(source[0, 0, 0], abs=1.0)
+    assert abs(image[at][0] / 3 - at[1]) > 1.0  # and it moved
+
+
+class TestBadInput:
+    """One error that names the file, without a traceback: nerfstudio's scripts end with SystemExit's message."""
+
+    def error(self, root: Path, **options: object) -> str:
+        open_capture.cache_clear()
+        with pytest.raises(SystemExit) as info:
+            parse(root, **options).get_dataparser_outputs("train")
+        assert info.value.code != 0
+        return str(info.value)
+
+    def test_path_that_does_not_exist(self, tmp_path: Path) -> None:
+        message = self.error(tmp_path / "nowhere")
+        assert str(tmp_path / "nowhere") in message
+        assert "does not exist" in message
+        assert "zju-mocap: annots.npy" in message
+
+    def test_file_and_empty_and_unknown(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("x")
+        assert "is a file" in self.error(tmp_path / "file")
+        (tmp_path / "empty").mkdir()
+        assert "it is empty" in self.error(tmp_path / "empty")
+        (tmp_path / "other").mkdir()
+        (tmp_path / "other" / "notes.txt").write_text("x")
+        assert "notes.txt" in self.error(tmp_path / "other")
+
+    def test_missing_body_model(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("SMPL_MODEL_DIR", raising=False)
+        write_capture(tmp_path)
+        (tmp_path / "SMPL_NEUTRAL.npz").unlink()
+        assert "smpl.is.tue.mpg.de" in self.error(tmp_path)
+
+    @pytest.mark.parametrize(
+        "name", ["Camera_B1/000001.jpg", "mask_cihp/Camera_B1/000001.png", "new_params/2.npy", "annots.npy"]
+    )
+    def test_truncated_or_missing_file(self, tmp_path: Path, name: str) -> None:
+        write_capture(tmp_path)
+        path = tmp_path / name
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        assert str(path) in self.error(tmp_path)
+        if name != "annots.npy":
+            path.unlink()
+            assert str(path) in self.error(tmp_path)
+
+    def test_parameters_of_another_shape(self, tmp_path: Path) -> None:
+        write_capture(tmp_path)
+        params = {"poses": np.zeros((1, 69)), "Rh": np.zeros(3), "Th": np.zeros(3), "shapes": np.zeros(10)}
+        np.save(tmp_path / "new_params" / "1.npy", params)  # pyright: ignore[reportArgumentType]
+        assert "new_params/1.npy: expected finite poses [72]" in self.error(tmp_path)
+
+    def test_protocol_that_names_no_such_camera(self, tmp_path: Path) -> None:
+        write_capture(tmp_path)
+        (tmp_path / "protocol.json").write_text('{"name": "x", "train": {"cameras": ["B9"], "frames": [0]}}')
+        assert "protocol.json" in self.error(tmp_path)
+
+
+def test_unpickling_refuses_a_payload(tmp_path: Path) -> None:
+    write_capture(tmp_path)
+
+    class Payload:
+        def __reduce__(self):
+            return (eval, ("1/0",))
+
+    np.save(tmp_path / "annots.npy", {"cams": Payload(), "ims": []})  # pyright: ignore[reportArgumentType]
+    open_capture.cache_clear()
+    with pytest.raises(CaptureError, match=r"annots\.npy.*eval"):
+        open_capture(tmp_path, "auto", None, None)

@@ -1,0 +1,144 @@
+"""Pose encoder, geometry, appearance, semantics and skinning fields."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.special
+import torch
+from torch import nn
+
+from fmgs_nerfstudio.body import BodyModel
+from fmgs_nerfstudio.body.canonical import CanonicalBody
+from fmgs_nerfstudio.fields.appearance import AppearanceField, AppearanceFieldConfig
+from fmgs_nerfstudio.fields.appearance import canonical_direction, spherical_harmonics
+from fmgs_nerfstudio.fields.geometry import GeometryField, GeometryFieldConfig
+from fmgs_nerfstudio.fields.mlp import ConditionedMLP
+from fmgs_nerfstudio.fields.pose_encoder import PoseEncoder, PoseEncoderConfig
+from fmgs_nerfstudio.fields.semantics import SemanticsField, SemanticsFieldConfig
+from fmgs_nerfstudio.fields.skinning import SkinningField, SkinningFieldConfig, SurfaceWeights, blend, fit_to_surface
+
+
+def test_a_condition_is_the_same_as_concatenating_it() -> None:
+    mlp = ConditionedMLP(in_dim=5, condition_dim=3, hidden_dim=8, hidden_layers=3, out_dim=2)
+    x, condition = torch.randn(7, 5), torch.randn(3)
+    assert mlp.condition is not None
+    first = nn.Linear(8, 8)
+    first.weight.data = torch.cat([mlp.first.weight, mlp.condition.weight], dim=1).detach()
+    first.bias.data = mlp.first.bias.detach()
+    plain = nn.Sequential(first, nn.ReLU(), mlp.hidden, mlp.out)
+    assert torch.allclose(mlp(x, condition), plain(torch.cat([x, condition.expand(7, 3)], dim=1)), atol=1e-6)
+
+
+def test_spherical_harmonics_are_orthonormal_and_scipys() -> None:
+    """Each is a unit combination of scipy's complex harmonics Y_l^m and Y_l^-m of its degree and order."""
+    d = nn.functional.normalize(torch.randn(200, 3, dtype=torch.float64), dim=-1)
+    ours = spherical_harmonics(d).numpy()
+    polar, azimuth = np.arccos(d[:, 2].numpy()), np.arctan2(d[:, 1].numpy(), d[:, 0].numpy())
+    column = 0
+    for degree in (1, 2, 3):
+        for m in range(-degree, degree + 1):
+            y = scipy.special.sph_harm_y(degree, abs(m), polar, azimuth)
+            expected = y.real if m == 0 else 2**0.5 * (y.imag if m < 0 else y.real)
+            sign = np.sign((expected * ours[:, column]).sum())
+            assert np.allclose(sign * expected, ours[:, column], atol=1e-8), (degree, m)
+            column += 1
+    assert column == ours.shape[1]
+
+
+def test_canonical_direction_is_the_inverse_applied() -> None:
+    T = torch.linalg.matrix_exp(torch.randn(20, 3, 3, dtype=torch.float64) * 0.3)
+    d = torch.randn(20, 3, dtype=torch.float64)
+    expected = nn.functional.normalize(torch.linalg.solve(T, d[..., None])[..., 0], dim=-1)
+    assert torch.allclose(canonical_direction(T, d), expected, atol=1e-10)
+
+
+def test_geometry_field_starts_as_the_template() -> None:
+    field = GeometryField(GeometryFieldConfig(), feature_dim=32, latent_dim=16)
+    residual = field(torch.randn(9, 32), torch.randn(16))
+    assert [tuple(part.shape) for part in residual] == [(9, 1), (9, 2), (9, 3), (9, 16)]
+    assert all(not part.any() for part in residual[:3])
+    assert residual.z_g.any()
+
+
+def test_appearance_and_semantics_shapes() -> None:
+    appearance = AppearanceField(AppearanceFieldConfig(), feature_dim=32, z_dim=16, latent_dim=16)
+    rgb = appearance(torch.randn(5, 32), torch.randn(5, 16), torch.randn(16), torch.randn(5, 3))
+    assert rgb.shape == (5, 3)
+    assert ((rgb > 0) & (rgb < 1)).all()
+    assert SemanticsField(SemanticsFieldConfig(), 32, 28)(torch.randn(5, 32)).shape == (5, 28)
+
+
+class TestPoseEncoder:
+    @pytest.fixture()
+    def canonical(self, body: BodyModel) -> CanonicalBody:
+        return CanonicalBody(body, torch.zeros(10))
+
+    def encode(self, canonical: CanonicalBody, encoder: PoseEncoder, pose: torch.Tensor) -> torch.Tensor:
+        return encoder(canonical.body.bones(canonical.joints, pose, torch.randn(3)), canonical.joints)
+
+    def test_depends_on_the_pose_and_not_on_place_or_facing(self, canonical: CanonicalBody) -> None:
+        encoder = PoseEncoder(PoseEncoderConfig(), canonical.body.parents, canonical.joints)
+        pose = torch.randn(72) * 0.3
+        turned, bent = pose.clone(), pose.clone()
+        turned[:3] = torch.tensor([0.3, -1.0, 2.0])
+        bent[4 * 3] += 0.5  # left knee
+        Z_p = self.encode(canonical, encoder, pose)
+        assert Z_p.shape == (16,)
+        assert torch.allclose(self.encode(canonical, encoder, turned), Z_p, atol=1e-5)
+        assert (self.encode(canonical, encoder, bent) - Z_p).abs().max() > 1e-3
+
+    def test_a_joint_reaches_its_children_only(self, canonical: CanonicalBody) -> None:
+        """With the root's global features cut, bending the left wrist leaves the features of other limbs alone."""
+        encoder = PoseEncoder(PoseEncoderConfig(), canonical.body.parents, canonical.joints)
+        nn.init.zeros_(encoder.root.weight)
+        encoder.out = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
+        pose = torch.randn(72) * 0.3
+        bent = pose.clone()
+        bent[20 * 3] += 0.5
+        difference = self.encode(canonical, encoder, bent) - self.encode(canonical, encoder, pose)
+        moved = difference.view(24, -1).abs().amax(1) > 1e-6
+        assert set(moved.nonzero().flatten().tolist()) <= {20, 22}
+        assert moved.any()
+
+    def test_gradient_reaches_the_pose(self, canonical: CanonicalBody) -> None:
+        encoder = PoseEncoder(PoseEncoderConfig(), canonical.body.parents, canonical.joints)
+        pose = torch.zeros(72, requires_grad=True)
+        self.encode(canonical, encoder, pose).sum().backward()
+        assert pose.grad is not None
+        assert pose.grad.isfinite().all()
+        assert pose.grad[3:].abs().max() > 0
+
+
+def test_blend_is_equation_10() -> None:
+    weights, bones = torch.rand(6, 24).softmax(-1), torch.randn(24, 4, 4)
+    assert torch.allclose(blend(weights, bones), torch.einsum("nb,bij->nij", weights, bones)[:, :3], atol=1e-5)
+
+
+class TestSkinning:
+    @pytest.fixture(scope="class")
+    def surface(self, body: BodyModel) -> SurfaceWeights:
+        return SurfaceWeights(CanonicalBody(body, torch.zeros(10)).vertices, body.faces, body.weights)
+
+    def test_samples_lie_on_the_surface_with_its_weights(self, surface: SurfaceWeights) -> None:
+        points, weights = surface.sample(2000, torch.Generator().manual_seed(0))
+        assert torch.allclose(weights.sum(1), torch.ones(2000), atol=1e-4)
+        centres = surface.corners.mean(1)
+        nearest = torch.cdist(points, centres).argmin(1)
+        normal = torch.linalg.cross(*(surface.corners[:, i] - surface.corners[:, 0] for i in (1, 2)))
+        distance = ((points - centres[nearest]) * nn.functional.normalize(normal[nearest], dim=-1)).sum(-1)
+        assert distance.abs().median() < 1e-3
+        area = normal.norm(dim=-1)
+        upper = centres[:, 1] > 0
+        share = (area * upper).sum() / area.sum()
+        assert float((points[:, 1] > 0).float().mean()) == pytest.approx(float(share), abs=0.05)
+
+    def test_the_field_starts_at_the_bodys_weights(self, surface: SurfaceWeights) -> None:
+        corners = surface.corners.flatten(0, 1)
+        aabb = torch.stack([corners.amin(0) - 0.1, corners.amax(0) + 0.1])
+        skinning = SkinningField(SkinningFieldConfig(), aabb, 24)
+        fit_to_surface(skinning, surface, 150, torch.Generator().manual_seed(0))
+        points, target = surface.sample(5000, torch.Generator().manual_seed(1))
+        weights = skinning(points)
+        assert torch.allclose(weights.sum(1), torch.ones(5000), atol=1e-5)
+        assert (weights - target).square().mean().sqrt() < 0.03
