@@ -56,6 +56,20 @@ class FMGSDataManagerConfig(FullImageDatamanagerConfig):
     """Reader of the capture."""
     cache_megabytes: int = 2048
     """Most memory for decoded frames, per split."""
+    train_cameras_sampling_seed: int = 42
+    """Seed of the order of frames."""
+    # How nerfstudio caches, scales and samples images; the capture and `FrameCache` do that here.
+    masks_on_gpu: tyro.conf.Suppress[bool] = False
+    images_on_gpu: tyro.conf.Suppress[bool] = False
+    camera_res_scale_factor: tyro.conf.Suppress[float] = 1.0
+    eval_num_images_to_sample_from: tyro.conf.Suppress[int] = -1
+    eval_num_times_to_repeat_images: tyro.conf.Suppress[int] = -1
+    eval_image_indices: tyro.conf.Suppress[tuple[int, ...] | None] = None
+    cache_images: tyro.conf.Suppress[Literal["cpu", "gpu"]] = "gpu"
+    cache_images_type: tyro.conf.Suppress[Literal["uint8", "float32"]] = "float32"
+    max_thread_workers: tyro.conf.Suppress[int | None] = None
+    train_cameras_sampling_strategy: tyro.conf.Suppress[Literal["random", "fps"]] = "random"
+    fps_reset_every: tyro.conf.Suppress[int] = 100
 
 
 class FMGSDataManager(FullImageDatamanager[AvatarDataset]):

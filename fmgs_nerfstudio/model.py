@@ -44,8 +44,6 @@ class FMGSModelConfig(ModelConfig):
     """FMGS-Avatar. Defaults are the paper's where it gives them, else 3DGS-Avatar's, else measured on the demo."""
 
     _target: type = field(default_factory=lambda: FMGSModel)
-    enable_collider: bool = False
-    """Not used by this method: it rasterises."""
     n_vertices: int | None = None
     """Vertices of the upsampled template, about half the number of surfels; none: as the person's pixels ask for."""
     surfels: SurfelsConfig = field(default_factory=SurfelsConfig)
@@ -70,6 +68,12 @@ class FMGSModelConfig(ModelConfig):
     """Learn a correction of every training pose: on for ZJU-MoCap, off for PeopleSnapshot in the paper."""
     seed: int = 0
     """Seed of the draws in training; each is made from seed and step, so a resumed run draws the same."""
+    # What nerfstudio's rays need and a rasteriser does not.
+    enable_collider: tyro.conf.Suppress[bool] = False
+    collider_params: tyro.conf.Suppress[dict[str, float] | None] = None
+    loss_coefficients: tyro.conf.Suppress[dict[str, float]] = field(default_factory=dict)
+    eval_num_rays_per_chunk: tyro.conf.Suppress[int] = 0
+    prompt: tyro.conf.Suppress[str | None] = None
 
 
 class FMGSModel(Model):
@@ -82,11 +86,12 @@ class FMGSModel(Model):
         super().populate_modules()
         config, capture = self.config, self.kwargs["metadata"]["capture"]
         self.step = 0
-        self.body = CanonicalBody(BodyModel.load(capture.body_model), torch.from_numpy(capture.betas).float())
+        self.canonical = CanonicalBody(BodyModel.load(capture.body_model), torch.from_numpy(capture.betas).float())
+        body, joints = self.canonical.body, self.canonical.joints
         template = upsample(
-            self.body.vertices,
-            self.body.body.faces,
-            self.body.body.weights,
+            self.canonical.vertices,
+            body.faces,
+            body.weights,
             config.n_vertices or default_n_vertices(capture.person_pixels),
         )
         CONSOLE.log(f"Template: {len(template.vertices):,} vertices, {len(template.faces):,} surfels")
@@ -102,14 +107,14 @@ class FMGSModel(Model):
             trained=(frame.pose for frame in capture.splits["train"]),
             refine=config.refine_poses,
         )
-        self.pose_encoder = PoseEncoder(config.pose_encoder, self.body.body.parents, self.body.joints)
+        self.pose_encoder = PoseEncoder(config.pose_encoder, body.parents, joints)
         self.geometry = GeometryField(config.geometry, feature_dim, latent_dim)
         self.appearance = AppearanceField(config.appearance, feature_dim, config.geometry.z_dim, latent_dim)
         self.semantics = SemanticsField(config.semantics, feature_dim, NUM_CLASSES)
         self.skinning = SkinningField(config.skinning, aabb, N_JOINTS)
         # Kept in the checkpoint, so that a resumed run goes on with the schedule it began with.
         self.register_buffer("run_length", torch.tensor(config.schedule.steps or 0))
-        self.first_view = _first_view(capture, self.poses.transl + self.body.joints[0])
+        self.first_view = _first_view(capture, self.poses.transl + joints[0])
 
     run_length: Tensor
 
@@ -128,14 +133,14 @@ class FMGSModel(Model):
         """Canonical surfels, corrected for the pose, and their way to the observed world (Fig. 1, a to c)."""
         schedule = self.config.schedule
         pose, transl = self.poses(pose_id, refine=not self.training or self._started(schedule.pose_start))
-        bones = self.body.body.bones(self.body.joints, pose, transl)
-        Z_p = self.pose_encoder(bones, self.body.joints)
+        bones, B = self.canonical(pose, transl)
+        Z_p = self.pose_encoder(bones, self.canonical.joints)
         residual = self.geometry(self.V_g(), Z_p)
         surfels = self.surfels()
         if not self.training or self._started(schedule.residual_start):
             surfels = correct(surfels, residual.delta_d, residual.delta_s, residual.delta_r)
         W = self.skinning(surfels.means)
-        T = blend(W, bones @ self.body.from_canonical)
+        T = blend(W, B)
         logits = self.semantics(self.V_s())
         return Avatar(surfels, T, self.surfels.opacities, self.V_c(), residual.z_g, Z_p, logits, W)
 

@@ -20,7 +20,7 @@ class Schedule:
     """Fraction of the run after which the geometry residual is applied ([30]: 0.2)."""
     pose_start: float = 0.1
     """Fraction of the run after which poses are refined ([30]: 0.33)."""
-    skinning_fit_steps: int = 500
+    skinning_fit_steps: int = 400
     """Steps of fitting the skinning field to the body's weights before training."""
 
 

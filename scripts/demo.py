@@ -1,4 +1,4 @@
-"""From nothing to an avatar that can be turned around: capture, ns-train, ns-eval, pictures. Finished parts are reused."""
+"""From nothing to an avatar that can be turned around: capture, ns-train, ns-eval, pictures. What is done is reused."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def main(demo: Demo) -> None:
 def _call(program: str, *arguments: object) -> None:
     """Run one of our or nerfstudio's programs; its output is the progress. Ends with its exit code if it fails."""
     command = [str(Path(sys.executable).with_name(program)), *(str(argument) for argument in arguments)]
-    code = subprocess.run(command).returncode
+    code = subprocess.run(command, check=False).returncode
     if code:
         sys.exit(code)
 
@@ -96,7 +96,9 @@ def _table(results: dict[str, float]) -> Table:
     table = Table("held out", "new views, seen poses", "new poses", title="Metrics")
     for key, title in _TITLES.items():
         if key in results:
-            table.add_row(title, *(f"{results[p + key]:.3f}" if p + key in results else "-" for p in ("", "novel_pose_")))
+            table.add_row(
+                title, *(f"{results[p + key]:.3f}" if p + key in results else "-" for p in ("", "novel_pose_"))
+            )
     return table
 
 

@@ -110,9 +110,7 @@ def open_capture(root: Path, layout: str, body_model: Path | None, downscale: in
     inside = sorted(path.name for path in folders[0].iterdir())
     found = ", ".join(inside[:12]) + (" ..." if len(inside) > 12 else "") if inside else "nothing, it is empty"
     wanted = "" if layout == "auto" else f" named {layout}"
-    raise CaptureError(
-        f"--data {root} holds no known layout{wanted}. Known layouts:\n{known}\n  found there: {found}"
-    )
+    raise CaptureError(f"--data {root} holds no known layout{wanted}. Known layouts:\n{known}\n  found there: {found}")
 
 
 def _cameras(capture: Capture, frames: tuple[Frame, ...]) -> Cameras:

@@ -6,7 +6,7 @@ import math
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from fmgs_nerfstudio.body.model import N_JOINTS, BodyModel
 
@@ -21,30 +21,31 @@ def star_pose() -> Float[Tensor, "72"]:
     return pose.flatten()
 
 
-class CanonicalBody:
-    """A body model with one person's shape in the star pose.
+class CanonicalBody(nn.Module):
+    """A body model with one person's shape in the star pose; nothing in it is learned or saved.
 
     Attributes:
         joints: [24, 3] of the shaped T-pose, metres.
-        vertices: [V, 3] in canonical space, metres.
+        vertices: [V, 3] in canonical space, metres; on the CPU.
         from_canonical: [24, 4, 4] inverse bones of the star pose.
     """
 
+    joints: Tensor
+    from_canonical: Tensor
+
     def __init__(self, body: BodyModel, betas: Float[Tensor, "S"]) -> None:
+        super().__init__()
         self.body = body
-        shaped, self.joints = body.shape(betas)
-        star = body.bones(self.joints, star_pose(), torch.zeros(3))
+        shaped, joints = body.shape(betas)
+        star = body.bones(joints, star_pose(), torch.zeros(3))
         transforms = (body.weights @ star.view(N_JOINTS, 16)).view(-1, 4, 4)
         self.vertices = (transforms[:, :3, :3] @ shaped[..., None])[..., 0] + transforms[:, :3, 3]
-        self.from_canonical = torch.linalg.inv(star)
+        self.register_buffer("joints", joints, persistent=False)
+        self.register_buffer("from_canonical", torch.linalg.inv(star), persistent=False)
 
-    def to(self, device: torch.device | str) -> CanonicalBody:
-        """Move what `bones` needs; the canonical vertices stay where they are."""
-        self.joints, self.from_canonical = self.joints.to(device), self.from_canonical.to(device)
-        return self
-
-    def bones(
+    def forward(
         self, pose: Float[Tensor, "*batch 72"], transl: Float[Tensor, "*batch 3"]
-    ) -> Float[Tensor, "*batch 24 4 4"]:
-        """B_b of Eq. 10: maps canonical points to the observed world."""
-        return self.body.bones(self.joints, pose, transl) @ self.from_canonical
+    ) -> tuple[Float[Tensor, "*batch 24 4 4"], Float[Tensor, "*batch 24 4 4"]]:
+        """Bones to the observed world: from the T-pose, and from canonical space (B_b of Eq. 10)."""
+        bones = self.body.bones(self.joints, pose, transl)
+        return bones, bones @ self.from_canonical

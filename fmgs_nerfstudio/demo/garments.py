@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
+from fmgs_nerfstudio.demo.curves import smoothstep
 from fmgs_nerfstudio.demo.mesh import neighbour_mean
 from fmgs_nerfstudio.demo.shell import Anatomy, Level, Shell
 from fmgs_nerfstudio.priors.classes import IDS
@@ -28,25 +29,19 @@ class Garment:
     covers: Level
 
 
-def smoothstep(low: float, high: float, x: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
-    """0 below `low`, 1 above `high`, smooth between; `low` may be the larger."""
-    t = np.clip((x - low) / (high - low), 0, 1)
-    return t * t * (3 - 2 * t)
-
-
 def patch(anatomy: Anatomy, part: str, material: str, label: str, level: Level) -> Shell:
     """The region of a garment and 3 cm more, once subdivided."""
     shell = anatomy.shell(part, material, IDS[label], levels=1)
     return shell.patch(level(shell.anchor) > -0.03)
 
 
-def finished(cloth: Shell, level: Level) -> Shell:
-    """Subdivided again and cut along its hems."""
-    cloth = cloth.subdivided()
+def finished(cloth: Shell, level: Level, fine: bool) -> Shell:
+    """Cut along its hems, after one more subdivision if `fine`."""
+    cloth = cloth.subdivided() if fine else cloth
     return cloth.cut(level(cloth.anchor))
 
 
-def shirt(anatomy: Anatomy, sleeve: float, hem: float, loose: float, neck: str, tucked: bool = False) -> Garment:
+def shirt(anatomy: Anatomy, fine: bool, sleeve: float, hem: float, loose: float, neck: str, tucked: bool) -> Garment:
     """A T-shirt or a pullover: sleeves to |x| = `sleeve`, down to y = `hem`, standing off about `loose` metres."""
 
     def level(p: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N"]:
@@ -67,11 +62,13 @@ def shirt(anatomy: Anatomy, sleeve: float, hem: float, loose: float, neck: str, 
         arm = arm * (1 - 0.75 * smoothstep(sleeve - 0.07, sleeve - 0.02, x))
     on_sleeve = smoothstep(0.17, 0.24, x)
     collar = 0.55 + 0.45 * np.where(x < 0.16, smoothstep(0.0, 0.05, 0.352 - y - 0.62 * (z - 0.02)), 1.0)
-    ease = collar * (0.006 + (1 - on_sleeve) * torso + on_sleeve * arm)
-    return Garment(replace(finished(cloth.draped(ease, steps=90), level), folds=min(1.0, loose / 0.016)), level)
+    ease = collar * ((0.003 if tucked else 0.006) + (1 - on_sleeve) * torso + on_sleeve * arm)
+    # a collar lies on the neck instead of bridging from neck to shoulder
+    cap = np.where(collar < 0.999, ease + 0.002 + 0.03 * (collar - 0.55), np.inf)
+    return Garment(replace(finished(cloth.draped(ease, 90, cap), level, fine), folds=min(1.0, loose / 0.016)), level)
 
 
-def trousers(anatomy: Anatomy, waist: float, hem: float, loose: float, taper: float) -> Garment:
+def trousers(anatomy: Anatomy, fine: bool, waist: float, hem: float, loose: float, taper: float) -> Garment:
     """Shorts or trousers from y = `waist` down to y = `hem`; `taper` < 1 narrows the hem."""
 
     def level(p: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N"]:
@@ -81,10 +78,12 @@ def trousers(anatomy: Anatomy, waist: float, hem: float, loose: float, taper: fl
     cloth = patch(anatomy, "tights", "trousers", "Lower_Clothing", level).smoothed_weights(3)
     y = cloth.anchor[:, 1]
     ease = 0.004 + loose * smoothstep(-0.17, -0.36, y) * (1 - (1 - taper) * smoothstep(-0.5, hem, y))
-    return Garment(replace(finished(cloth.draped(ease, steps=25), level), folds=min(1.0, 0.3 + loose / 0.02)), level)
+    return Garment(
+        replace(finished(cloth.draped(ease, steps=25), level, fine), folds=min(1.0, 0.3 + loose / 0.02)), level
+    )
 
 
-def skirt(anatomy: Anatomy, waist: float, hem: float, flare: float, pleats: int) -> Garment:
+def skirt(anatomy: Anatomy, fine: bool, waist: float, hem: float, flare: float, pleats: int) -> Garment:
     """A skirt down to y = `hem`, wider by `flare` metres there, with `pleats` waves around."""
 
     def level(p: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N"]:
@@ -100,12 +99,12 @@ def skirt(anatomy: Anatomy, waist: float, hem: float, flare: float, pleats: int)
     out = np.stack([np.sin(around), np.zeros_like(around), np.cos(around)], 1)
     wave = np.cos(pleats * around + 0.9 * np.sin(2 * around) + 0.5 * np.sin(3 * around + 1))
     width = flare * down**1.2 + 0.014 * down * (1 + wave) * (0.4 + 0.6 * down)
-    cloth = cloth.draped(0.009 + 0.0 * y, steps=20)
+    cloth = cloth.draped(np.full(len(y), 0.012), steps=20)
     cloth = replace(cloth, vertices=cloth.vertices + out * width[:, None], folds=0.4)
-    return Garment(finished(cloth, level), covers)
+    return Garment(finished(cloth, level, fine), covers)
 
 
-def socks(anatomy: Anatomy, top: float) -> Garment:
+def socks(anatomy: Anatomy, fine: bool, top: float) -> Garment:
     """Socks up to y = `top`."""
 
     def level(p: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N"]:
@@ -116,7 +115,7 @@ def socks(anatomy: Anatomy, top: float) -> Garment:
 
     cloth = patch(anatomy, "tights", "socks", "Left_Sock", shown)
     cloth = cloth.draped(np.full(len(cloth.vertices), 0.0025), steps=3)
-    return Garment(replace(finished(cloth, shown), folds=0.15), level)
+    return Garment(replace(finished(cloth, shown, fine), folds=0.15), level)
 
 
 def shoe_line(p: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N"]:
@@ -125,7 +124,7 @@ def shoe_line(p: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N"]:
     return p[:, 1] + 1.122 - 0.022 * smoothstep(0.02, -0.06, z) - 0.03 * smoothstep(0.03, 0.085, z)
 
 
-def shoes(anatomy: Anatomy, sole: float) -> Garment:
+def shoes(anatomy: Anatomy, fine: bool, sole: float) -> Garment:
     """Low shoes with a flat outsole `sole` metres thick."""
 
     def level(p: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N"]:
@@ -133,7 +132,7 @@ def shoes(anatomy: Anatomy, sole: float) -> Garment:
 
     cloth = patch(anatomy, "tights", "shoes", "Left_Shoe", level)
     cloth = cloth.draped(0.006 + 0.002 * smoothstep(0.03, 0.0, level(cloth.anchor)), steps=35)
-    cloth = finished(cloth, level)
+    cloth = finished(cloth, level, fine)
     x, y, z = cloth.vertices.T.copy()
     side = np.sign(x)
     # A shoe's last: the toe box is rounder and higher than a foot, the bottom is flat, the sole stands out a little.
@@ -157,15 +156,17 @@ def shoes(anatomy: Anatomy, sole: float) -> Garment:
     return Garment(replace(cloth, weights=weights), level)
 
 
-def watch(anatomy: Anatomy) -> Garment:
+def watch(anatomy: Anatomy, fine: bool) -> Garment:
     """A wrist watch on the left arm: a strap and a round case on the back of the wrist."""
     at = np.array([0.688, 0.2655, 0.038])
 
     def level(p: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N"]:
-        return np.where(p[:, 0] < 0.5, -1.0, 0.0105 + 0.006 * smoothstep(0.27, 0.285, p[:, 1]) - np.abs(p[:, 0] - at[0]))
+        return np.where(
+            p[:, 0] < 0.5, -1.0, 0.0105 + 0.006 * smoothstep(0.27, 0.285, p[:, 1]) - np.abs(p[:, 0] - at[0])
+        )
 
     strap = patch(anatomy, "body", "watch", "Apparel", level)
     from_dial = np.hypot(strap.anchor[:, 0] - at[0], strap.anchor[:, 2] - at[2])
     case = smoothstep(0.0185, 0.0155, from_dial) * smoothstep(at[1], at[1] + 0.01, strap.anchor[:, 1])
     strap = strap.draped(0.0028 + 0.0045 * case, steps=2)
-    return Garment(finished(strap, level), lambda p: np.full(len(p), -1.0))
+    return Garment(finished(strap, level, fine), lambda p: np.full(len(p), -1.0))

@@ -7,9 +7,9 @@ from jaxtyping import Float
 from scipy.ndimage import gaussian_filter1d
 from scipy.spatial import cKDTree
 
-from fmgs_nerfstudio.demo.garments import smoothstep
+from fmgs_nerfstudio.demo.curves import smoothstep
 from fmgs_nerfstudio.demo.noise import value_noise
-from fmgs_nerfstudio.demo.render import first_hits
+from fmgs_nerfstudio.demo.rays import Scene
 from fmgs_nerfstudio.demo.shell import Anatomy, Shell
 from fmgs_nerfstudio.priors.classes import IDS
 
@@ -22,21 +22,25 @@ _HAIRLINE = np.array([
     [0.073, 0.500, 0.099], [0.074, 0.486, 0.094], [0.075, 0.498, 0.085], [0.076, 0.522, 0.072], [0.077, 0.518, 0.052],
     [0.072, 0.490, 0.038], [0.050, 0.450, 0.012], [0.025, 0.440, 0.002], [0.000, 0.438, 0.000],
 ])  # fmt: skip
-_ACROSS, _DOWN = 240, 44
 
 
-def hair(anatomy: Anatomy, style: str, seed: int) -> Shell:
+def hair(anatomy: Anatomy, style: str, seed: int, fine: bool) -> Shell:
     """Hair of a style: "short", "long" (to the chin, over the ears) or "bun"."""
-    azimuth = np.linspace(-np.pi, np.pi, _ACROSS, endpoint=False)
-    t = np.linspace(0, 1, _DOWN) ** 0.85
-    line = _hairline(azimuth) + 0.05 * (value_noise(np.c_[azimuth * 9, np.zeros((_ACROSS, 2))], seed) - 0.5)
+    across, down = (240, 44) if fine else (160, 28)
+    azimuth = np.linspace(-np.pi, np.pi, across, endpoint=False)
+    t = np.linspace(0, 1, down) ** 0.85
+    ragged = 0.10 * value_noise(np.c_[azimuth * 8, np.zeros((across, 2))], seed)
+    ragged += 0.07 * value_noise(np.c_[azimuth * 30, np.ones((across, 2))], seed)
+    line = _hairline(azimuth) + (ragged - 0.085) * (0.35 + 0.65 * smoothstep(1.0, 0.6, np.abs(azimuth)))
     polar = line[None] * t[:, None] + 0.02
     side, up, front = np.sin(polar) * np.sin(azimuth), np.cos(polar), np.sin(polar) * np.cos(azimuth)
     direction = np.stack([side, up, front], -1) @ _FRAME
     skull = _skull(anatomy, direction)
 
-    strands = value_noise(np.stack(np.broadcast_arrays(azimuth * 14, t[:, None] * 2.5, 0.0), -1).reshape(-1, 3), seed + 1)
-    locks = strands.reshape(_DOWN, _ACROSS) - 0.5
+    strands = value_noise(
+        np.stack(np.broadcast_arrays(azimuth * 14, t[:, None] * 2.5, 0.0), -1).reshape(-1, 3), seed + 1
+    )
+    locks = strands.reshape(down, across) - 0.5
     top = smoothstep(-0.1, 0.9, direction[..., 1])
     depth = {"short": 0.010 + 0.012 * top, "long": 0.012 + 0.008 * top, "bun": 0.007 + 0.004 * top}[style]
     rim = smoothstep(1.02, 0.80, t)[:, None]
@@ -45,7 +49,7 @@ def hair(anatomy: Anatomy, style: str, seed: int) -> Shell:
     if style == "long":
         points = _hanging(points, azimuth, t, locks)
     coordinates = np.stack(np.broadcast_arrays(azimuth, t[:, None], 0.0), -1)
-    vertices, anchor, faces = points.reshape(-1, 3), coordinates.reshape(-1, 3), _grid_faces(_DOWN, _ACROSS)
+    vertices, anchor, faces = points.reshape(-1, 3), coordinates.reshape(-1, 3), _grid_faces(down, across)
     if style == "bun":
         knot = _knot(seed)
         vertices, anchor, faces = (
@@ -74,15 +78,18 @@ def _hairline(azimuth: Float[np.ndarray, "A"]) -> Float[np.ndarray, "A"]:
 def _skull(anatomy: Anatomy, direction: Float[np.ndarray, "T A 3"]) -> Float[np.ndarray, "T A"]:
     """Distance from the centre to the skin, without the ears."""
     body = anatomy.shell("body", "skin", 0, levels=0)
-    hits = first_hits(body.vertices, body.triangles, np.broadcast_to(CENTRE, direction.shape).reshape(-1, 3), direction.reshape(-1, 3))
-    radius = hits.reshape(direction.shape[:2])
+    rays = direction.reshape(-1, 3)
+    hits = Scene(body.vertices, body.triangles).hits(np.broadcast_to(CENTRE, rays.shape), rays)
+    radius = hits["tfar"].reshape(direction.shape[:2])
     # ears stick out of an ellipsoid that the rest of the scalp nearly fills
     ellipsoid = 1 / np.linalg.norm(direction / [0.0785, 0.104, 0.118], axis=-1)
     radius = np.where(np.abs(direction[..., 0]) > 0.6, np.minimum(radius, ellipsoid), radius)
     return gaussian_filter1d(gaussian_filter1d(radius, 1.5, axis=1, mode="wrap"), 1.0, axis=0)
 
 
-def _hanging(points: Float[np.ndarray, "T A 3"], azimuth: np.ndarray, t: np.ndarray, locks: np.ndarray) -> Float[np.ndarray, "T A 3"]:
+def _hanging(
+    points: Float[np.ndarray, "T A 3"], azimuth: np.ndarray, t: np.ndarray, locks: np.ndarray
+) -> Float[np.ndarray, "T A 3"]:
     """Chin-length hair: strands leave the head at its widest and fall; a fringe stays over the forehead."""
     falls = smoothstep(0.78, 1.25, np.abs(azimuth))
     bottom = 0.405 + 0.012 * np.cos(azimuth) + 0.008 * (locks[-1] + locks[-8])
@@ -105,8 +112,12 @@ def _knot(seed: int) -> tuple[Float[np.ndarray, "N 3"], Float[np.ndarray, "N 3"]
     """A bun on the back of the head; its strands wind around it."""
     across, down = 64, 24
     azimuth, polar = np.linspace(-np.pi, np.pi, across, endpoint=False), np.linspace(0.02, np.pi - 0.02, down)[:, None]
-    unit = np.stack(np.broadcast_arrays(np.sin(polar) * np.cos(azimuth), np.sin(polar) * np.sin(azimuth), np.cos(polar)), -1)
-    twist = value_noise(np.stack(np.broadcast_arrays(polar * 9 + azimuth * 0.6, 0.0 * azimuth, 0.0), -1).reshape(-1, 3), seed)
+    unit = np.stack(
+        np.broadcast_arrays(np.sin(polar) * np.cos(azimuth), np.sin(polar) * np.sin(azimuth), np.cos(polar)), -1
+    )
+    twist = value_noise(
+        np.stack(np.broadcast_arrays(polar * 9 + azimuth * 0.6, 0.0 * azimuth, 0.0), -1).reshape(-1, 3), seed
+    )
     radius = 0.037 + 0.006 * twist.reshape(down, across)
     axis = np.array([0.0, 0.62, -0.78])
     frame = np.stack([np.array([1.0, 0, 0]), np.cross(axis, [1.0, 0, 0]), axis])

@@ -16,17 +16,41 @@ def vertex_normals(vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F
     a, b, c = (vertices[faces[:, k]] for k in range(3))
     normal = np.cross(b - a, c - a)
     total = np.stack(
-        [np.bincount(faces.ravel(), np.repeat(normal[:, axis], 3), minlength=len(vertices)) for axis in range(3)], axis=1
+        [np.bincount(faces.ravel(), np.repeat(normal[:, axis], 3), minlength=len(vertices)) for axis in range(3)],
+        axis=1,
     )
     length = np.linalg.norm(total, axis=1, keepdims=True)
     return np.where(length > 0, total / np.maximum(length, 1e-30), [0.0, 0.0, 1.0]).astype(vertices.dtype)
 
 
-def _edges(polygons: Int[np.ndarray, "F K"]) -> tuple[Int[np.ndarray, "E 2"], Int[np.ndarray, "FK"], Bool[np.ndarray, "E"]]:
+def slope(
+    vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"], values: Float[np.ndarray, "V"]
+) -> Float[np.ndarray, "V"]:
+    """Length of the surface gradient of `values` at the vertices: the mean over the triangles around each."""
+    p, f = vertices[faces], values[faces]
+    e1, e2, d1, d2 = p[:, 1] - p[:, 0], p[:, 2] - p[:, 0], f[:, 1] - f[:, 0], f[:, 2] - f[:, 0]
+    a, b, c = (np.einsum("fi,fi->f", u, v) for u, v in ((e1, e1), (e1, e2), (e2, e2)))
+    squared = (c * d1**2 - 2 * b * d1 * d2 + a * d2**2) / np.maximum(a * c - b * b, 1e-14)
+    total = np.bincount(faces.ravel(), np.repeat(np.sqrt(np.maximum(squared, 0)), 3), minlength=len(values))
+    return total / np.maximum(np.bincount(faces.ravel(), minlength=len(values)), 1)
+
+
+def _edges(
+    polygons: Int[np.ndarray, "F K"],
+) -> tuple[Int[np.ndarray, "E 2"], Int[np.ndarray, "FK"], Bool[np.ndarray, "E"]]:
     """Undirected edges, the edge of every half-edge (face by face), and which edges lie on the boundary."""
     half = np.stack([polygons, np.roll(polygons, -1, axis=1)], -1).reshape(-1, 2)
-    edges, inverse, count = np.unique(np.sort(half, axis=1), axis=0, return_inverse=True, return_counts=True)
-    return edges, inverse.ravel(), count == 1
+    edges, inverse, count = _unique_pairs(half)
+    return edges, inverse, count == 1
+
+
+def _unique_pairs(
+    pairs: Int[np.ndarray, "N 2"],
+) -> tuple[Int[np.ndarray, "E 2"], Int[np.ndarray, "N"], Int[np.ndarray, "E"]]:
+    """Distinct undirected pairs, which of them each pair is, and how often it occurs."""
+    low, high = pairs.min(1).astype(np.int64), pairs.max(1).astype(np.int64)
+    key, inverse, count = np.unique(low << 32 | high, return_inverse=True, return_counts=True)
+    return np.stack([key >> 32, key & 0xFFFFFFFF], 1), inverse, count
 
 
 def boundary_loops(polygons: Int[np.ndarray, "F K"]) -> list[Int[np.ndarray, "N"]]:
@@ -45,7 +69,9 @@ def boundary_loops(polygons: Int[np.ndarray, "F K"]) -> list[Int[np.ndarray, "N"
     return loops
 
 
-def _sparse(rows: list[np.ndarray], columns: list[np.ndarray], values: list[np.ndarray], shape: tuple[int, int]) -> csr_matrix:
+def _sparse(
+    rows: list[np.ndarray], columns: list[np.ndarray], values: list[np.ndarray], shape: tuple[int, int]
+) -> csr_matrix:
     flat = [np.concatenate([np.ravel(part) for part in parts]) for parts in (values, rows, columns)]
     return coo_matrix((flat[0], (flat[1], flat[2])), shape=shape).tocsr()
 
@@ -60,9 +86,7 @@ def catmull_clark(quads: Int[np.ndarray, "F 4"], count: int) -> tuple[csr_matrix
     n_edges, n_faces = len(edges), len(quads)
     face_of_half = np.repeat(np.arange(n_faces), 4)
     faces = _sparse([face_of_half], [quads], [np.full(4 * n_faces, 0.25)], (n_faces, count))
-    ends = _sparse(
-        [np.repeat(np.arange(n_edges), 2)], [edges], [np.full(2 * n_edges, 0.5)], (n_edges, count)
-    )
+    ends = _sparse([np.repeat(np.arange(n_edges), 2)], [edges], [np.full(2 * n_edges, 0.5)], (n_edges, count))
     beside = _sparse([edge_of_half], [face_of_half], [np.full(4 * n_faces, 0.5)], (n_edges, n_faces))
     inner = diags((~boundary).astype(float))
     edge_points = csr_matrix(diags(np.where(boundary, 1.0, 0.5)) @ ends + 0.5 * inner @ beside @ faces)
@@ -87,15 +111,18 @@ def _vertex_rule(
     used = np.zeros(count, bool)
     used[quads] = True
     inside = used & ~on_rim
-    smooth = diags(np.where(inside, n ** -2.0, 0)) @ (touching_faces @ faces + 2 * touching_edges @ ends)
+    smooth = diags(np.where(inside, n**-2.0, 0)) @ (touching_faces @ faces + 2 * touching_edges @ ends)
     rim = diags(np.where(on_rim, 0.25, 0)) @ touching_edges @ diags(boundary.astype(float)) @ ends
     keep = diags(np.where(inside, (n - 3) / n, np.where(on_rim, 0.5, 1.0)))
     return csr_matrix(smooth + rim + keep @ identity(count))
 
 
 def limit_positions(quads: Int[np.ndarray, "F 4"], count: int) -> csr_matrix:
-    """Moves every vertex onto the Catmull-Clark limit surface: (n^2 v + 4 sum of edge + sum of face points) / (n (n + 5))
-    of the once subdivided mesh. Boundary vertices only take the boundary rule."""
+    """Moves every vertex onto the Catmull-Clark limit surface.
+
+    That is (n^2 v + 4 sum of edge points + sum of face points) / (n (n + 5)) of the once subdivided mesh. Boundary
+    vertices only take the boundary rule.
+    """
     step, _ = catmull_clark(quads, count)
     edges, _, boundary = _edges(quads)
     n_edges, n_faces = len(edges), len(quads)
@@ -109,7 +136,9 @@ def limit_positions(quads: Int[np.ndarray, "F 4"], count: int) -> csr_matrix:
     inside = used & ~on_rim
     weight = np.where(inside, 1 / (n * (n + 5)), 0)
     old, edge, face = step[:count], step[count : count + n_edges], step[count + n_edges :]
-    limit = diags(np.where(inside, n**2 * weight, 1)) @ old + diags(weight) @ (4 * touching_edges @ edge + touching_faces @ face)
+    limit = diags(np.where(inside, n**2 * weight, 1)) @ old + diags(weight) @ (
+        4 * touching_edges @ edge + touching_faces @ face
+    )
     return csr_matrix(limit)
 
 
@@ -150,8 +179,8 @@ def cut(
     f = np.take_along_axis(f, (odd[:, None] + np.arange(3)) % 3, axis=1)
     alone = level[f[:, 0]] > 0
     pairs = np.concatenate([f[:, [0, 1]], f[:, [0, 2]]])
-    unique, inverse = np.unique(np.sort(pairs, axis=1), axis=0, return_inverse=True)
-    ab, ac = (count + inverse.ravel()).reshape(2, -1)
+    unique, inverse, _ = _unique_pairs(pairs)
+    ab, ac = (count + inverse).reshape(2, -1)
     a, b, c = f.T
     tip = np.stack([a, ab, ac], 1)[alone]
     rest = np.concatenate([np.stack([ab, b, c], 1)[~alone], np.stack([ab, c, ac], 1)[~alone]])
@@ -159,9 +188,7 @@ def cut(
 
     la, lb = level[unique[:, 0]], level[unique[:, 1]]
     t = la / (la - lb)
-    new = _sparse(
-        [np.repeat(np.arange(len(unique)), 2)], [unique], [np.stack([1 - t, t], 1)], (len(unique), count)
-    )
+    new = _sparse([np.repeat(np.arange(len(unique)), 2)], [unique], [np.stack([1 - t, t], 1)], (len(unique), count))
     used, compact = np.unique(out, return_inverse=True)
     return csr_matrix(vstack([identity(count, format="csr"), new]).tocsr()[used]), compact.reshape(-1, 3)
 

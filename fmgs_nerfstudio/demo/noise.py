@@ -21,7 +21,9 @@ def value_noise(points: Float[np.ndarray, "N 3"], seed: int) -> Float[np.ndarray
     high = (low + 1) & 15
     flat = _LATTICE.reshape(-1)
     x, y, z = (low[:, 0] << 8, high[:, 0] << 8), (low[:, 1] << 4, high[:, 1] << 4), (low[:, 2], high[:, 2])
-    along_z = [[flat[x[i] | y[j] | z[0]] * (1 - f[:, 2]) + flat[x[i] | y[j] | z[1]] * f[:, 2] for j in (0, 1)] for i in (0, 1)]
+    along_z = [
+        [flat[x[i] | y[j] | z[0]] * (1 - f[:, 2]) + flat[x[i] | y[j] | z[1]] * f[:, 2] for j in (0, 1)] for i in (0, 1)
+    ]
     along_y = [row[0] * (1 - f[:, 1]) + row[1] * f[:, 1] for row in along_z]
     return along_y[0] * (1 - f[:, 0]) + along_y[1] * f[:, 0]
 

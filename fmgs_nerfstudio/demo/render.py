@@ -9,12 +9,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from embreex.mesh_construction import TriangleMesh
-from embreex.rtcore_scene import EmbreeScene
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, UInt8
 
-from fmgs_nerfstudio.demo.mesh import vertex_normals
 from fmgs_nerfstudio.demo.person import Person
+from fmgs_nerfstudio.demo.rays import Scene
 
 LightName = Literal["studio", "key"]
 _SUB = 3  # samples per pixel and axis; odd, so that one of them is the pixel's centre
@@ -44,7 +42,7 @@ class Camera:
 
 @dataclass(frozen=True)
 class Light:
-    """Light from all sides, brighter from above, symmetric about the vertical; and, optionally, a lamp fixed in the world.
+    """Light from all sides, brighter from above, symmetric about the vertical; and maybe a lamp fixed in the world.
 
     Radiance from direction d: `sky` + `slope` * d_z. A surface of albedo 1 that sees all of it has the colour
     `sky` + 2/3 `slope` * n_z. `fill` is added without shadows.
@@ -61,9 +59,13 @@ class Light:
     key_size: float = 0.08
     """Radius of the lamp's cone in radians: soft shadows."""
 
+    def unshadowed(self, normal: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N"]:
+        """Irradiance (over pi) from all of the ambient light."""
+        return self.sky + 2 / 3 * self.slope * normal[:, 2]
+
 
 LIGHTS: dict[LightName, Light] = {
-    "studio": Light("studio", sky=0.80, slope=0.30, fill=0.10),
+    "studio": Light("studio", sky=0.72, slope=0.36, fill=0.08),
     "key": Light("key", sky=0.36, slope=0.12, fill=0.05, key=0.85, key_direction=(0.50, -0.62, 0.60)),
 }
 
@@ -82,41 +84,21 @@ class Picture:
     labels: UInt8[np.ndarray, "H W"]
 
 
-def first_hits(
-    vertices: Float[np.ndarray, "V 3"],
-    faces: Int[np.ndarray, "F 3"],
-    origins: Float[np.ndarray, "N 3"],
-    directions: Float[np.ndarray, "N 3"],
-) -> Float[np.ndarray, "N"]:
-    """Distance along each ray to a mesh, in lengths of its direction; 1e37 or more where it misses."""
-    return _scene(vertices, faces).run(*_rays(origins, directions), output=True)["tfar"]
-
-
-def _scene(vertices: np.ndarray, faces: np.ndarray) -> EmbreeScene:
-    scene = EmbreeScene()
-    TriangleMesh(scene, np.asarray(vertices, np.float32)[faces])
-    return scene
-
-
-def _rays(origins: np.ndarray, directions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return np.ascontiguousarray(origins, np.float32), np.ascontiguousarray(directions, np.float32)
-
-
 class PosedPerson:
     """A person in one pose, lit: shared by all views of the pose."""
 
     def __init__(self, person: Person, vertices: Float[np.ndarray, "V 3"], light: Light, seed: int) -> None:
         self.person, self.light = person, light
         self.vertices = vertices.astype(np.float32)
-        self.normals = vertex_normals(self.vertices, person.faces)
-        self.scene = _scene(self.vertices, person.faces)
+        self.normals = person.normals(self.vertices)
+        self.scene = Scene(self.vertices, person.faces)
         self.rng = np.random.default_rng(seed)
-        self.irradiance = self._irradiance()
+        self.exposure = self._exposure()
 
-    def _irradiance(self, rays: int = 24, stride: int = 3) -> Float[np.ndarray, "V"]:
-        """What a vertex gets of the ambient light, its own shadow included.
+    def _exposure(self, rays: int = 16, stride: int = 4) -> Float[np.ndarray, "V"]:
+        """Share of the ambient light that reaches a vertex past the person's own shadows.
 
-        Cosine-weighted rays from every third vertex; the mean over mesh neighbours fills the others and calms the noise.
+        Cosine-weighted rays from every fourth vertex; the mean over neighbours fills the others and calms the noise.
         """
         light, count = self.light, len(self.vertices)
         chosen = np.arange(self.rng.integers(stride), count, stride)
@@ -134,15 +116,18 @@ class PosedPerson:
             + normal[:, None] * np.sqrt(1 - radius**2)[None, :, None]
         ).reshape(-1, 3)
         origins = np.repeat(self.vertices[chosen] + 1.5e-3 * normal, rays, axis=0)
-        free = self.scene.run(*_rays(origins, d), query="OCCLUDED") != 0
-        radiance = np.where(free, light.sky + light.slope * d[:, 2], 0.06).reshape(-1, rays).mean(1)
-        total, weight = np.zeros(count, np.float32), np.zeros(count, np.float32)
-        total[chosen], weight[chosen] = radiance, 1
+        free = self.scene.free(origins, d)
+        radiance = np.where(free, light.sky + light.slope * d[:, 2], 0.08).reshape(-1, rays).mean(1)
+        # the rest is smooth over the surface once the normal's own part is taken out; it comes back at every hit
+        share, weight = np.zeros(count, np.float32), np.zeros(count, np.float32)
+        share[chosen], weight[chosen] = radiance / light.unshadowed(normal), 1
         mean = self.person.neighbours
         for _ in range(4):
-            total, weight = 0.5 * total + 0.5 * (mean @ total), 0.5 * weight + 0.5 * (mean @ weight)
-        lonely = weight < 1e-4
-        return np.where(lonely, 0.5 * light.sky, total / np.maximum(weight, 1e-4)).astype(np.float32)
+            share, weight = 0.4 * share + 0.6 * (mean @ share), 0.4 * weight + 0.6 * (mean @ weight)
+        share = np.where(weight < 1e-4, 0.5, share / np.maximum(weight, 1e-4))
+        # what the rays are too coarse for: valleys are darker than ridges
+        hollow = np.einsum("vi,vi->v", mean @ self.vertices - self.vertices, self.normals)
+        return share * (1 - 0.30 * np.tanh(hollow / 0.0006)).astype(np.float32)
 
     def picture(self, camera: Camera, background: float = 0.78) -> Picture:
         """Render one view over a plain grey background of that sRGB value."""
@@ -157,7 +142,7 @@ class PosedPerson:
         ray = np.stack([*np.meshgrid((x - camera.K[0, 2]) / camera.K[0, 0], (y - camera.K[1, 2]) / camera.K[1, 1]),
                         np.ones((len(y), len(x)))], -1).reshape(-1, 3)  # fmt: skip
         d = (ray @ camera.R).astype(np.float32)
-        out = self.scene.run(*_rays(np.broadcast_to(camera.centre, d.shape), d), output=True)
+        out = self.scene.hits(np.broadcast_to(camera.centre, d.shape), d)
         hit = np.flatnonzero(out["primID"] >= 0)
         face, u, v = out["primID"][hit], out["u"][hit], out["v"][hit]
         barycentric = np.stack([1 - u - v, u, v], 1)
@@ -165,8 +150,6 @@ class PosedPerson:
         corner = self.person.faces[face]
         normal = np.einsum("nk,nki->ni", barycentric, self.normals[corner])
         normal /= np.linalg.norm(normal, axis=1, keepdims=True) + 1e-9
-        inner = out["Ng"][hit] if "Ng" in out else np.zeros((0, 3))
-        del inner
         linear = self._shade(face, corner, barycentric, normal, d_hit, out["tfar"][hit], camera)
 
         shape = (h, _SUB, w, _SUB)
@@ -212,7 +195,7 @@ class PosedPerson:
         view = -d / np.linalg.norm(d, axis=1, keepdims=True)
         back = np.einsum("ni,ni->n", normal, view) < -0.15  # inside of a sleeve or a hem
         material = self.person.appearance(face, corner, barycentric)
-        ambient = np.einsum("nk,nk->n", barycentric, self.irradiance[corner]) + light.fill
+        ambient = np.einsum("nk,nk->n", barycentric, self.exposure[corner]) * light.unshadowed(normal) + light.fill
         ambient = np.where(back, 0.45 * ambient, ambient)
         lit = ambient[:, None] ** material.bleed
         if light.key:
@@ -231,6 +214,6 @@ class PosedPerson:
         lit = np.flatnonzero(cosine > 0)
         origin = camera.centre + d[lit] * distance[lit, None] + 3e-3 * normal[lit]
         jitter = light.key_size * self.rng.standard_normal((len(lit), 3)) / np.sqrt(2)
-        free = self.scene.run(*_rays(origin, toward + jitter), query="OCCLUDED") != 0
+        free = self.scene.free(origin, toward + jitter)
         cosine[lit] *= free
         return light.key * cosine

@@ -10,12 +10,12 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_matrix, identity
 
-from fmgs_nerfstudio.demo.mesh import catmull_clark, cut, neighbour_mean, triangulated, vertex_normals
+from fmgs_nerfstudio.demo.mesh import catmull_clark, cut, neighbour_mean, slope, triangulated, vertex_normals
 
 ASSETS = Path(__file__).parent / "assets"
 BODY = ASSETS / "body_demo.npz"
 Level = Callable[[Float[np.ndarray, "N 3"]], Float[np.ndarray, "N"]]
-"""Where a garment is: about the distance in metres to its nearest hem, positive inside; of points of the T-posed template."""
+"""Where a garment is: for points of the T-posed template, about the distance to its hem in metres, positive inside."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,10 @@ class Shell:
 
     def cut(self, level: Float[np.ndarray, "V"]) -> Shell:
         """The part where `level` > 0, as triangles; `level` is the hem distance from now on."""
-        shell = self.mapped(*(cutting := cut(self.triangles, level)))
-        return replace(shell, hem=np.minimum(cutting[0] @ level, shell.hem))
+        matrix, faces = cut(self.triangles, level)
+        shell = self.mapped(matrix, faces)
+        hem = matrix @ level
+        return replace(shell, hem=np.minimum(hem / np.maximum(slope(shell.vertices, faces, hem), 0.3), shell.hem))
 
     def smoothed_weights(self, steps: int) -> Shell:
         """Cloth does not follow the skin's creases: diffuse the skinning weights."""
@@ -80,17 +82,17 @@ class Shell:
             weights = mean @ weights
         return replace(self, weights=weights)
 
-    def draped(self, ease: Float[np.ndarray, "V"], steps: int, pull: float = 1.0) -> Shell:
-        """A membrane over the present surface: relaxed `steps` times, never nearer than `ease` metres along the normal.
+    def draped(self, ease: Float[np.ndarray, "V"], steps: int, cap: Float[np.ndarray, "V"] | float = np.inf) -> Shell:
+        """A membrane over the present surface: relaxed `steps` times, at least `ease`, at most `cap` metres above it.
 
-        It bridges hollows, as cloth does. `pull`: how far each step goes to the mean of the neighbours.
+        It bridges hollows, as cloth does.
         """
         start, normal, mean = self.vertices, self.normals, neighbour_mean(self.faces, len(self.vertices))
         points = start + normal * ease[:, None]
         for _ in range(steps):
-            points = points + pull * (mean @ points - points)
+            points = mean @ points
             height = np.einsum("vi,vi->v", points - start, normal)
-            points = points + normal * np.maximum(ease - height, 0)[:, None]
+            points = points + normal * (np.clip(height, ease, cap) - height)[:, None]
         return replace(self, vertices=points)
 
 

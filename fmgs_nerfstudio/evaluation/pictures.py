@@ -70,16 +70,16 @@ def turnaround(pipeline: FMGSPipeline) -> Iterable[Image]:
     model = pipeline.model
     assert isinstance(model, FMGSModel)
     source = pipeline.datamanager.train_dataset.cameras[0:1].to(model.device)
-    centre, up = (torch.as_tensor(value, device=model.device) for value in (model.first_view.centre, model.first_view.up))
+    centre, up = (
+        torch.as_tensor(value, device=model.device) for value in (model.first_view.centre, model.first_view.up)
+    )
     for i in range(TURN_FRAMES):
         camera = orbit(source, centre, up, 2 * np.pi * i / TURN_FRAMES)
         maps = model.get_outputs_for_camera(camera)
         yield np.hstack([picture(name, maps) for name in ("rgb", "normal", "semantics")])
 
 
-def orbit(
-    camera: Cameras, centre: Float[Tensor, "3"], up: Float[Tensor, "3"], angle: float
-) -> Cameras:
+def orbit(camera: Cameras, centre: Float[Tensor, "3"], up: Float[Tensor, "3"], angle: float) -> Cameras:
     """`camera` carried about the axis `up` through `centre` by `angle` radians; its instant stays."""
     x, y, z = up.tolist()
     cross = up.new_tensor([[0, -z, y], [z, 0, -x], [-y, x, 0]])

@@ -88,7 +88,7 @@ def fit_to_surface(skinning: SkinningField, surface: SurfaceWeights, steps: int,
     device = skinning.low.device
     loss = torch.zeros(())
     for _ in range(steps):
-        points, target = (value.to(device) for value in surface.sample(4096, generator))
+        points, target = (value.to(device) for value in surface.sample(1024, generator))
         loss = (skinning(points) - target).square().sum(-1).mean()
         optimizer.zero_grad()
         loss.backward()

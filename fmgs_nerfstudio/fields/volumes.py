@@ -30,7 +30,7 @@ class FeatureVolume(nn.Module):
         super().__init__()
         self.config = config
         low, high = aabb
-        normalised = (sites - low) / (high - low)
+        normalised = ((sites - low) / (high - low)).float()
         if not ((normalised >= 0) & (normalised <= 1)).all():
             raise ValueError(f"feature volume: sites span {sites.amin(0)} to {sites.amax(0)}, outside its box {aabb}")
         self.register_buffer("sites", normalised)

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fmgs_nerfstudio.rendering import cpu_kernels
-from fmgs_nerfstudio.rendering.cpu_kernels import TILE
+from fmgs_nerfstudio.rendering.cpu_kernels import LANES, MOMENTS, RECORD, TILE
 from fmgs_nerfstudio.rendering.layers import Camera, Layer
 
 
@@ -36,7 +36,8 @@ class _Scene(NamedTuple):
     def bin(cls, layer: Layer, camera: Camera) -> _Scene:
         means, tangents, opacities = (x.detach().contiguous().numpy() for x in layer[:3])
         to_pixels = (camera.K @ camera.viewmat[:3]).float().contiguous().numpy()
-        records, depths = cpu_kernels.project(means, tangents, opacities, to_pixels, camera.width, camera.height)
+        records, depths = np.zeros((len(means), RECORD), np.float32), np.zeros(len(means), np.float32)
+        cpu_kernels.project(means, tangents, opacities, to_pixels, camera.width, camera.height, records, depths)
         tiles_x, tiles_y = -(-camera.width // TILE), -(-camera.height // TILE)
         starts, surfels, first_slot = cpu_kernels.bin_surfels(records, depths, tiles_x, tiles_y)
         lengths = np.diff(starts)
@@ -59,19 +60,22 @@ class _Composite(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, cotangent: Tensor) -> tuple[Tensor | None, ...]:
-        values, image = (x.numpy() for x in ctx.saved_tensors)
+        values, image = ctx.saved_tensors
         s, groups = ctx.scene, ctx.groups
-        v_image = cotangent.contiguous().numpy()
-        workers = numba.get_num_threads()
-        slots, touched = cpu_kernels.composite_backward(
-            s.tiles, s.tiles_x, s.starts, s.surfels, s.first_slot, s.records, values, groups, image, v_image, workers
+        n_slots, n_groups, (count, channels) = s.first_slot[-1], len(groups) - 1, values.shape
+        slots = np.empty((n_slots, n_groups * MOMENTS + -(-channels // LANES) * LANES), np.float32)
+        touched = np.zeros(n_slots, np.bool_)
+        cpu_kernels.composite_backward(
+            *(s.tiles, s.tiles_x, s.starts, s.surfels, s.first_slot, s.records, values.numpy(), groups),
+            *(image.numpy(), cotangent.contiguous().numpy(), slots, touched, numba.get_num_threads()),
         )
-        n_groups = len(groups) - 1
-        *v_geometry, v_values = cpu_kernels.reduce_slots(
-            s.first_slot, slots, touched, s.means, s.tangents, s.opacities, s.to_pixels, n_groups, values.shape[1]
+        v_geometry = [values.new_zeros(n_groups, count, *shape) for shape in ((3,), (3, 2), ())]
+        v_values = torch.zeros_like(values)
+        cpu_kernels.reduce_slots(
+            *(s.first_slot, slots, touched, s.means, s.tangents, s.opacities, s.to_pixels),
+            *(v.numpy() for v in (*v_geometry, v_values)),
         )
-        per_group = [torch.from_numpy(v[g]) for g in range(n_groups) for v in v_geometry]
-        return None, None, None, torch.from_numpy(v_values), *per_group
+        return None, None, None, v_values, *(v[g] for g in range(n_groups) for v in v_geometry)
 
 
 def rasterize_cpu(layers: Sequence[Layer], camera: Camera) -> list[Float[Tensor, "H W C"]]:

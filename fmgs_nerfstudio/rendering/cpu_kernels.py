@@ -92,12 +92,12 @@ def _rows(n, means, tangents, to_pixels):
 
 
 @kernel
-def project(means, tangents, opacities, to_pixels, width, height):
-    """Records and depths of all surfels; an empty box where a surfel shows nowhere. The maths is `projection`'s."""
-    count = len(means)
-    records = np.zeros((count, RECORD), np.float32)
-    depths = np.empty(count, np.float32)
-    for n in numba.prange(count):
+def project(means, tangents, opacities, to_pixels, width, height, records, depths):
+    """Write records (zeros come in; they stay, and with them an empty box, where a surfel shows nowhere) and depths.
+
+    The maths is `projection`'s; to_pixels is K [R | t].
+    """
+    for n in numba.prange(len(means)):
         x, y, w = _rows(n, means, tangents, to_pixels)
         depths[n] = w[2]
         reach = w[0] * w[0] + w[1] * w[1]
@@ -126,7 +126,6 @@ def project(means, tangents, opacities, to_pixels, width, height):
                 upper = max(min(centre[axis] + max(offset + half, disc) + ROUNDING, upper), ZERO)
             records[n, 12 + axis] = np.ceil(lower - HALF)
             records[n, 14 + axis] = np.floor(upper - HALF) + ONE
-    return records, depths
 
 
 @device_function
@@ -282,7 +281,7 @@ def composite(tiles, tiles_x, starts, surfels, records, values, image, workers):
 
 @kernel
 def composite_backward(
-    tiles, tiles_x, starts, surfels, first_slot, records, values, groups, image, cotangent, workers
+    tiles, tiles_x, starts, surfels, first_slot, records, values, groups, image, cotangent, slots, touched, workers
 ):
     """Sums over the pixels of every (surfel, tile) pair, in its slot: MOMENTS per geometry, then the values' gradient.
 
@@ -291,10 +290,7 @@ def composite_backward(
     channels, height, width = image.shape
     n_groups = groups.size - 1
     padded = -(-channels // LANES) * LANES
-    flat_records, flat_values = records.reshape(-1), values.reshape(-1)
-    slots = np.empty((first_slot[-1], n_groups * MOMENTS + padded), np.float32)
-    flat_slots = slots.reshape(-1)
-    touched = np.zeros(first_slot[-1], np.bool_)
+    flat_records, flat_values, flat_slots = records.reshape(-1), values.reshape(-1), slots.reshape(-1)
     for worker in numba.prange(workers):
         # Planes of pixels: T, the cotangent's channels, and of each group the part R of <cotangent, image> not yet passed
         scratch = np.zeros((1 + padded + n_groups) * PLANE, np.float32)
@@ -319,7 +315,6 @@ def composite_backward(
                     slot = first_slot[n] + (tile // tiles_x - y0) * (x1 - x0) + tile % tiles_x - x0
                     touched[slot] = True
                     _sum_runs(flat_slots, slot, slots.shape[1], scratch, runs, run_at, run_x, run_y, n_runs, n_groups, padded)
-    return slots, touched
 
 
 @device_function
@@ -435,36 +430,34 @@ def _sum_runs(flat_slots, slot, width, scratch, runs, run_at, run_x, run_y, n_ru
 
 
 @kernel
-def reduce_slots(first_slot, slots, touched, means, tangents, opacities, to_pixels, n_groups, channels):
-    """Gradients per surfel: of each geometry's means [G, N, 3], tangents [G, N, 3, 2] and opacities [G, N], and of the values."""
-    count = len(means)
-    v_means = np.zeros((n_groups, count, 3), np.float32)
-    v_tangents = np.zeros((n_groups, count, 3, 2), np.float32)
-    v_opacities = np.zeros((n_groups, count), np.float32)
-    v_values = np.zeros((count, channels), np.float32)
+def reduce_slots(
+    first_slot, slots, touched, means, tangents, opacities, to_pixels, v_means, v_tangents, v_opacities, v_values
+):
+    """Write each surfel's gradients from its slots, into zeros: of every geometry's means [G, N, 3], tangents [G, N, 3, 2] and
+    opacities [G, N], and of the values [N, C]. Spoils the slots.
+    """
+    n_groups, count = v_opacities.shape
     for n in numba.prange(count):
         first = -1
         for slot in range(first_slot[n], first_slot[n + 1]):
-            if touched[slot]:
-                if first < 0:
-                    first = slot
-                else:
-                    for i in range(slots.shape[1]):
-                        slots[first, i] += slots[slot, i]
-        if first >= 0:
-            for channel in range(channels):
-                v_values[n, channel] = slots[first, n_groups * MOMENTS + channel]
-            for g in range(n_groups):
-                v_opacities[g, n] = slots[first, g * MOMENTS + 11] / opacities[n]
-                v_x, v_y, v_w = _ray_transform_gradient(
-                    slots, first, g * MOMENTS, _rows(n, means, tangents, to_pixels)
-                )
-                for i in range(3):
-                    a, b, c = to_pixels[0, i], to_pixels[1, i], to_pixels[2, i]
-                    v_tangents[g, n, i, 0] = a * v_x[0] + b * v_y[0] + c * v_w[0]
-                    v_tangents[g, n, i, 1] = a * v_x[1] + b * v_y[1] + c * v_w[1]
-                    v_means[g, n, i] = a * v_x[2] + b * v_y[2] + c * v_w[2]
-    return v_means, v_tangents, v_opacities, v_values
+            if touched[slot] and first < 0:
+                first = slot
+            elif touched[slot]:
+                for i in range(slots.shape[1]):
+                    slots[first, i] += slots[slot, i]
+        if first < 0:
+            continue
+        for channel in range(v_values.shape[1]):
+            v_values[n, channel] = slots[first, n_groups * MOMENTS + channel]
+        rows = _rows(n, means, tangents, to_pixels)
+        for g in range(n_groups):
+            v_opacities[g, n] = slots[first, g * MOMENTS + 11] / opacities[n]
+            v_x, v_y, v_w = _ray_transform_gradient(slots, first, g * MOMENTS, rows)
+            for i in range(3):
+                a, b, c = to_pixels[0, i], to_pixels[1, i], to_pixels[2, i]
+                v_tangents[g, n, i, 0] = a * v_x[0] + b * v_y[0] + c * v_w[0]
+                v_tangents[g, n, i, 1] = a * v_x[1] + b * v_y[1] + c * v_w[1]
+                v_means[g, n, i] = a * v_x[2] + b * v_y[2] + c * v_w[2]
 
 
 @device_function

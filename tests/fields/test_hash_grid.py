@@ -27,7 +27,7 @@ CONFIGS = [
     SMALL,
     HashGridConfig(),
     HashGridConfig(levels=1, features_per_level=4, log2_hashmap_size=12, base_resolution=8, max_resolution=8),
-    HashGridConfig(levels=3, features_per_level=1, log2_hashmap_size=14, base_resolution=16, max_resolution=64),
+    HashGridConfig(levels=3, features_per_level=2, log2_hashmap_size=14, base_resolution=16, max_resolution=64),
 ]
 
 
@@ -129,16 +129,16 @@ def test_constant_table_gives_the_constant(position, value):
 @pytest.mark.parametrize("executor", [encode, encode_reference])
 def test_dense_level_interpolates_linear_functions(executor):
     """Vertex (i, j, k) sits at (index - 0.5) / scale, so a linear table gives the linear function and its slope."""
-    config = HashGridConfig(levels=1, features_per_level=1, base_resolution=9, max_resolution=9)
-    slope = torch.tensor([0.3, -0.7, 1.1])
+    config = HashGridConfig(levels=1, features_per_level=2, base_resolution=9, max_resolution=9)
+    slope = torch.tensor([[0.3, 2.0], [-0.7, 0.0], [1.1, -0.5]])
     entry = torch.arange(levels(config).rows)
     vertex = torch.stack([entry % 9, entry // 9 % 9, entry // 81], dim=-1)
-    params = ((vertex - 0.5) / 8) @ slope
+    params = (((vertex - 0.5) / 8) @ slope).flatten()
     x = (points(100) * 0.9).requires_grad_()  # away from the wrap at 1
     out = executor(params, x, config)
-    torch.testing.assert_close(out[:, 0], x.detach() @ slope, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(out, x.detach() @ slope, rtol=1e-5, atol=1e-6)
     (grad,) = torch.autograd.grad(out.sum(), x)
-    torch.testing.assert_close(grad, slope.expand_as(grad), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(grad, slope.sum(dim=1).expand_as(grad), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("config", CONFIGS)
@@ -209,3 +209,19 @@ def test_tinycudann_runs_with_our_parameters(monkeypatch):
     assert torch.autograd.grad(out.sum(), params)[0].abs().sum() > 0
     with pytest.raises(RuntimeError, match="lays out"):
         encode_tinycudann(params[:-2], x, config)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA card")
+@pytest.mark.parametrize("config", CONFIGS)
+def test_cuda_equals_the_reference(config):
+    """tiny-cuda-nn's own kernels where tinycudann is installed."""
+    torch.manual_seed(1)
+    params = torch.randn(levels(config).rows * config.features_per_level, requires_grad=True, device="cuda")
+    x = torch.rand(300, 3, device="cuda").requires_grad_()
+    grad_out = torch.randn(300, config.channels, device="cuda")
+    out, expected = encode(params, x, config), encode_reference(params, x, config)
+    torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-4 * config.max_resolution / 40)
+    grads = torch.autograd.grad(out, (params, x), grad_out)
+    for grad, reference in zip(grads, torch.autograd.grad(expected, (params, x), grad_out), strict=True):
+        assert torch.linalg.vector_norm(grad - reference) < 1e-3 * torch.linalg.vector_norm(reference)

@@ -10,8 +10,12 @@ from torch import nn
 
 from fmgs_nerfstudio.body import BodyModel
 from fmgs_nerfstudio.body.canonical import CanonicalBody
-from fmgs_nerfstudio.fields.appearance import AppearanceField, AppearanceFieldConfig
-from fmgs_nerfstudio.fields.appearance import canonical_direction, spherical_harmonics
+from fmgs_nerfstudio.fields.appearance import (
+    AppearanceField,
+    AppearanceFieldConfig,
+    canonical_direction,
+    spherical_harmonics,
+)
 from fmgs_nerfstudio.fields.geometry import GeometryField, GeometryFieldConfig
 from fmgs_nerfstudio.fields.mlp import ConditionedMLP
 from fmgs_nerfstudio.fields.pose_encoder import PoseEncoder, PoseEncoderConfig
@@ -70,7 +74,7 @@ def test_appearance_and_semantics_shapes() -> None:
 
 
 class TestPoseEncoder:
-    @pytest.fixture()
+    @pytest.fixture
     def canonical(self, body: BodyModel) -> CanonicalBody:
         return CanonicalBody(body, torch.zeros(10))
 
