@@ -36,14 +36,20 @@ class AvatarDataset(InputDataset):
         self.with_truth = False
 
     def get_data(self, image_idx: int, image_type: Literal["uint8", "float32"] = "float32") -> Batch:
-        """image [H, W, 3] in 0..1 on the background colour, mask [H, W, 1] in 0..1; with truth also the exact
-        depth (metres), normal and semantics [H, W, ...], and then the exact mask in place of the capture's."""
+        """image [H, W, 3] in 0..1 on the background colour and mask [H, W, 1] in 0..1.
+
+        Training also gets what there is of `prior_depth`, `prior_normal` and `prior_semantics` (`Capture.prior`);
+        evaluation `truth_*` (`Capture.truth`), and then the exact mask in place of the capture's.
+        """
         frame = self.frames[image_idx]
         truth = self.capture.truth(frame) if self.with_truth else {}
         mask = torch.from_numpy(truth.pop("mask", None) if truth else self.capture.mask(frame))[..., None]
         image = torch.from_numpy(self.capture.image(frame)).float() / 255
         image = image * mask + self.background * (1 - mask)
         maps = {f"truth_{kind}": torch.from_numpy(value) for kind, value in truth.items()}
+        if not self.with_truth:
+            priors = ((kind, self.capture.prior(kind, frame)) for kind in ("depth", "normal", "semantics"))
+            maps |= {f"prior_{kind}": torch.from_numpy(value) for kind, value in priors if value is not None}
         return {"image_idx": image_idx, "image": image, "mask": mask, **maps}
 
 

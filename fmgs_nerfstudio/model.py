@@ -16,7 +16,6 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor, nn
 from torch.nn import Parameter
 
-from fmgs_nerfstudio import losses
 from fmgs_nerfstudio.body import BodyModel
 from fmgs_nerfstudio.body.canonical import CanonicalBody
 from fmgs_nerfstudio.body.model import N_JOINTS
@@ -30,10 +29,19 @@ from fmgs_nerfstudio.fields.pose_encoder import PoseEncoder, PoseEncoderConfig
 from fmgs_nerfstudio.fields.semantics import SemanticsField, SemanticsFieldConfig
 from fmgs_nerfstudio.fields.skinning import SkinningField, SkinningFieldConfig, SurfaceWeights, blend, fit_to_surface
 from fmgs_nerfstudio.fields.volumes import FeatureVolume
-from fmgs_nerfstudio.loss_weights import LossWeights
-from fmgs_nerfstudio.modalities import Avatar, compose_outputs, render_modalities
+from fmgs_nerfstudio.modalities import Avatar, compose_outputs, draw_semantics, render_modalities
+from fmgs_nerfstudio.objective import (
+    TERMS,
+    LossWeights,
+    active_terms,
+    image_terms,
+    neighbours_of,
+    surfel_terms,
+)
 from fmgs_nerfstudio.priors.classes import NUM_CLASSES
+from fmgs_nerfstudio.priors.maps import Kind
 from fmgs_nerfstudio.rendering import Camera
+from fmgs_nerfstudio.routes import OPEN, ROUTES
 from fmgs_nerfstudio.schedule import Schedule
 from fmgs_nerfstudio.surfels import MeshSurfels, SurfelsConfig, correct
 from fmgs_nerfstudio.viewer import FirstView
@@ -64,6 +72,8 @@ class FMGSModelConfig(ModelConfig):
     """What starts when, as fractions of the run."""
     weights: LossWeights = field(default_factory=LossWeights)
     """Weights of the losses (Eq. 21)."""
+    coordinated: bool = True
+    """Isolate gradients by modality (4.5); off: every loss moves everything."""
     refine_poses: bool = True
     """Learn a correction of every training pose: on for ZJU-MoCap, off for PeopleSnapshot in the paper."""
     seed: int = 0
@@ -114,6 +124,9 @@ class FMGSModel(Model):
         self.skinning = SkinningField(config.skinning, aabb, N_JOINTS)
         # Kept in the checkpoint, so that a resumed run goes on with the schedule it began with.
         self.register_buffer("run_length", torch.tensor(config.schedule.steps or 0))
+        self.terms = active_terms(config.weights, self._priors(capture))
+        self.modalities = {m for name in self.terms for m in TERMS[name].modalities}
+        self.neighbours = neighbours_of(self.surfels.means)
         self.first_view = _first_view(capture, self.poses.transl + joints[0])
 
     run_length: Tensor
@@ -125,9 +138,13 @@ class FMGSModel(Model):
         view = _camera(camera)
         avatar = self.pose_avatar(self._pose_id(camera))
         centre = camera.camera_to_worlds[0, :, 3].to(self.device)
-        rendered = render_modalities(avatar, self.shade(avatar, centre), view, self._modalities())
-        outputs = compose_outputs(rendered, view, self.kwargs["metadata"]["background"])
-        return outputs | ({"avatar": avatar} if self.training else {})
+        names = self.modalities if self.training else ROUTES
+        routes = ROUTES if self.config.coordinated else OPEN
+        rendered = render_modalities(avatar, self.shade(avatar, centre), view, sorted(names), routes)
+        outputs: dict[str, Any] = compose_outputs(rendered, view, self.kwargs["metadata"]["background"])
+        if self.training:
+            return outputs | {"avatar": avatar}
+        return outputs | {"semantics": draw_semantics(outputs.pop("logits"))}
 
     def pose_avatar(self, pose_id: int) -> Avatar:
         """Canonical surfels, corrected for the pose, and their way to the observed world (Fig. 1, a to c)."""
@@ -141,8 +158,8 @@ class FMGSModel(Model):
             surfels = correct(surfels, residual.delta_d, residual.delta_s, residual.delta_r)
         W = self.skinning(surfels.means)
         T = blend(W, B)
-        logits = self.semantics(self.V_s())
-        return Avatar(surfels, T, self.surfels.opacities, self.V_c(), residual.z_g, Z_p, logits, W)
+        f_s = self.V_s()
+        return Avatar(surfels, T, self.surfels.opacities, self.V_c(), f_s, residual.z_g, Z_p, self.semantics(f_s))
 
     def shade(self, avatar: Avatar, camera_centre: Float[Tensor, "3"]) -> Float[Tensor, "N 3"]:
         """RGB of every surfel as this camera sees it (Eq. 7)."""
@@ -155,16 +172,12 @@ class FMGSModel(Model):
         self, outputs: dict[str, Any], batch: dict[str, Tensor], metrics_dict: dict[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
         """The weighted terms of Eq. 21, by the paper's names."""
-        image, mask = batch["image"].to(self.device), batch["mask"].to(self.device)
-        terms = {
-            "L_c": losses.photometric_loss(outputs["rgb"], image, self.config.weights.lambda_ssim),
-            "L_m": losses.mask_loss(outputs["accumulation"][..., 0], mask[..., 0]),
-        }
-        if self.training:
-            points, target = (value.to(self.device) for value in self.surface.sample(1024, self._generator("skin")))
-            terms["L_skin"] = losses.skinning_loss(self.skinning(points), target)
+        maps = {name: value.to(self.device) for name, value in batch.items() if isinstance(value, Tensor)}
+        points, target = (value.to(self.device) for value in self.surface.sample(1024, self._generator("skin")))
+        compute = image_terms(outputs, maps, self.config.weights.lambda_ssim, self._generator("pairs"))
+        compute |= surfel_terms(outputs["avatar"], self.surfels(), self.neighbours, self.skinning(points), target)
         weights = self.config.weights.at(self._progress())
-        return {name: weights[name] * term for name, term in terms.items()}
+        return {name: weights[name] * compute[name]() for name in self.terms}
 
     # --- the rest of nerfstudio's interface ---------------------------------------------------------------------------
 
@@ -245,9 +258,12 @@ class FMGSModel(Model):
             return round(min(max(float(camera.times.flatten()[0]), 0.0), 1.0) * last)
         return 0
 
-    def _modalities(self) -> tuple[str, ...]:
-        """What to render: all for people, in training what the losses need."""
-        return ("colour",) if self.training else ("colour", "depth", "normal", "semantics")
+    def _priors(self, capture: Capture) -> frozenset[Kind]:
+        """Kinds of prior maps that the capture has; says by name what training does without."""
+        kinds: frozenset[Kind] = capture.priors.kinds if capture.priors else frozenset()
+        if missing := [name for name, term in TERMS.items() if term.prior and term.prior not in kinds]:
+            CONSOLE.log(f"The capture lacks prior maps; training goes on without {', '.join(missing)}")
+        return kinds
 
     def _progress(self) -> float:
         return self.step / max(int(self.run_length), 1)

@@ -36,6 +36,10 @@ ROUTES = {
 }
 
 
+OPEN = dict.fromkeys(ROUTES, Route(position=True, orientation=True, shape=True))
+"""Every loss moves everything: training without coordination, for the ablation."""
+
+
 class PosedSurfels(NamedTuple):
     """Surfels in the observed world, metres: `tangents` holds s_u t_u and s_v t_v as columns."""
 

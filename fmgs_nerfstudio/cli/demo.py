@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from fmgs_nerfstudio.demo.capture import DemoError, Options, PresetName, PriorsName, make_capture
@@ -58,18 +57,21 @@ def run(demo: Demo) -> None:
             raise DemoError(f"--{name.replace('_', '-')} is {value}; expected 0 to 10.")
     if demo.seed < 0:
         raise DemoError(f"--seed is {demo.seed}; expected 0 or more.")
-    console = Console()
-    columns = (TextColumn("Rendering"), BarColumn(), MofNCompleteColumn(), TextColumn("images"), TimeElapsedColumn())
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task("images", total=None)
-        written = make_capture(
-            demo.out,
-            Options(**fields),
-            demo.overwrite,
-            lambda done, total: bar.update(task, completed=done, total=total),
-        )
-        bar.update(task, visible=written)
-    console.print(f"{'Wrote' if written else 'Kept (same options)'}: {demo.out}", highlight=False, soft_wrap=True)
+    bar = Progress(
+        TextColumn("Rendering"), BarColumn(), MofNCompleteColumn(), TextColumn("images"), TimeElapsedColumn()
+    )
+    task = bar.add_task("images", total=None)
+
+    def progress(done: int, total: int) -> None:
+        bar.start()  # not before there is something to do
+        bar.update(task, completed=done, total=total)
+
+    try:
+        written = make_capture(demo.out, Options(**fields), demo.overwrite, progress)
+    finally:
+        if bar.live.is_started:
+            bar.stop()
+    print(f"{'Wrote' if written else 'Kept (made with the same options)'}: {demo.out}")
 
 
 def main() -> None:
@@ -78,10 +80,10 @@ def main() -> None:
     try:
         run(demo)
     except (DemoError, OSError) as error:
-        Console(stderr=True).print(f"[bold red]fmgs-demo:[/] {error}", highlight=False, soft_wrap=True)
+        print(f"fmgs-demo: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        Console(stderr=True).print("fmgs-demo: interrupted; nothing was written")
+        print("fmgs-demo: interrupted; nothing was written", file=sys.stderr)
         sys.exit(130)
 
 

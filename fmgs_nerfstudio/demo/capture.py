@@ -180,10 +180,13 @@ class Studio:
         self.priors.write("mask", name, stem, mask)
 
     def _write_fit(self, frame: int) -> None:
-        for folder, content in (("new_params", self.fit.zju(frame)), ("new_vertices", self.fit.vertices[frame])):
+        for folder, content in (
+            ("new_params", np.array(self.fit.zju(frame))),
+            ("new_vertices", self.fit.vertices[frame]),
+        ):
             path = self.folder / folder / f"{frame}.npy"
             path.parent.mkdir(parents=True, exist_ok=True)
-            np.save(path, content, allow_pickle=True)  # type: ignore[arg-type]
+            np.save(path, content)
 
     def write_shared(self) -> None:
         """Cameras, body model, protocol, and the truth that is not per image."""
@@ -196,7 +199,7 @@ class Studio:
             },
             "ims": [{"ims": [f"{name}/{frame:06d}.jpg" for name in names]} for frame in range(len(self.exact))],
         }  # fmt: skip
-        np.save(self.folder / "annots.npy", annots, allow_pickle=True)  # type: ignore[arg-type]
+        np.save(self.folder / "annots.npy", np.array(annots))
         shutil.copyfile(BODY, self.folder / "SMPL_NEUTRAL.npz")
         (self.folder / "protocol.json").write_text(json.dumps(self.protocol, indent=2) + "\n")
         truth, exact = self.folder / "ground_truth", self.exact
@@ -251,9 +254,13 @@ def make_capture(
         cv2.setNumThreads(1)  # the frames are the parallel part
         try:
             with ThreadPoolExecutor(os.cpu_count()) as pool:
-                for shot in as_completed([pool.submit(studio.shoot, frame) for frame in range(len(studio.exact))]):
-                    done += shot.result()
-                    progress(done, total)
+                shots = [pool.submit(studio.shoot, frame) for frame in range(len(studio.exact))]
+                try:
+                    for shot in as_completed(shots):
+                        done += shot.result()
+                        progress(done, total)
+                finally:  # after an error or Ctrl-C, do not render the rest first
+                    pool.shutdown(cancel_futures=True)
         finally:
             cv2.setNumThreads(threads)
         studio.write_shared()

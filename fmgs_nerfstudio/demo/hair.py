@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 from scipy.ndimage import gaussian_filter1d
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from fmgs_nerfstudio.demo.curves import smoothstep
 from fmgs_nerfstudio.demo.noise import value_noise
@@ -61,7 +61,7 @@ def hair(anatomy: Anatomy, style: str, seed: int, fine: bool) -> Shell:
     weights[:, 15] = 1
     # the hair follows the shape of the head it grows on
     head = np.flatnonzero(anatomy.weights[:, 15] > 0.9)
-    distance, near = cKDTree(anatomy.vertices[head]).query(vertices, k=8)
+    distance, near = KDTree(anatomy.vertices[head]).query(vertices, k=8)
     share = 1 / (distance + 0.004)
     shapedirs = np.einsum("vk,vkij->vij", share / share.sum(1, keepdims=True), anatomy.shapedirs[head[near]])
     return Shell(vertices, faces, weights, shapedirs, anchor, np.ones(len(vertices)), "hair", IDS["Hair"])

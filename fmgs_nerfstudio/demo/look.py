@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 Colour = tuple[float, float, float]
+TrouserStyle = Literal["plain", "denim", "track", "checked", "dotted"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Look:
     neck: Literal["crew", "v"]
     shirt_loose: float
     legs: Literal["shorts", "trousers", "skirt"]
-    trousers: Literal["plain", "denim", "track", "checked", "dotted"]
+    trousers: TrouserStyle
     trouser_colours: tuple[Colour, Colour]
     leg_hem: float
     leg_loose: float
@@ -77,6 +78,11 @@ _LEGS = (("#4c5b39", "#c9b06a"), ("#2f4a75", "#c98b3c"), ("#2b2e36", "#e8e8e6"),
 _SOCKS = (("#f1f1ee", "#cf2f37"), ("#f1f1ee", "#2a57a8"), ("#2e3138", "#e7b23a"), ("#e8dcc8", "#3f7a5a"))
 _SHOES = (("#1f2740", "#f4f2ec", "#ee7b2d"), ("#f1efe9", "#f7f6f2", "#2f6f4f"), ("#b8322e", "#f2efe6", "#24272e"),
           ("#3c4148", "#e9e6de", "#6fc1d6"))  # fmt: skip
+_TROUSERS: dict[str, tuple[TrouserStyle, ...]] = {
+    "shorts": ("plain", "checked", "track"),
+    "trousers": ("denim", "track", "plain"),
+    "skirt": ("checked", "dotted", "plain"),
+}
 _WORDS = ("DEMO", "FMGS", "SURF", "ORBIT", "NORTH", "KITE")
 
 
@@ -110,10 +116,11 @@ def draw_look(seed: int) -> Look:
             0.20,
         ),
     )
-    trouser_style = {"shorts": ("plain", "checked", "track"), "trousers": ("denim", "track", "plain"),
-                     "skirt": ("checked", "dotted", "plain")}[legs]  # fmt: skip
-    style = trouser_style[0 if seed < 3 else pick(trouser_style)]
+    styles = _TROUSERS[legs]
+    style = styles[0 if seed < 3 else pick(styles)]
     legs_colours = _LEGS[0] if seed == 0 else _LEGS[1] if style == "denim" else _LEGS[pick(_LEGS)]
+    socks = _SOCKS[0 if seed == 0 else pick(_SOCKS)]
+    shoes = _SHOES[0 if seed == 0 else pick(_SHOES)]
     return Look(
         betas=tuple(float(b) for b in betas),
         skin=rgb(_SKINS[1 if seed == 0 else pick(_SKINS)]),
@@ -134,8 +141,8 @@ def draw_look(seed: int) -> Look:
         leg_hem={"shorts": rng.uniform(-0.62, -0.54), "trousers": -1.10, "skirt": rng.uniform(-0.66, -0.58)}[legs],
         leg_loose=float(rng.uniform(0.012, 0.022)),
         socks=-0.86 if legs == "skirt" else float(rng.uniform(-1.03, -0.98)),
-        sock_colours=tuple(rgb(code) for code in _SOCKS[0 if seed == 0 else pick(_SOCKS)]),
-        shoe_colours=tuple(rgb(code) for code in _SHOES[0 if seed == 0 else pick(_SHOES)]),
+        sock_colours=(rgb(socks[0]), rgb(socks[1])),
+        shoe_colours=(rgb(shoes[0]), rgb(shoes[1]), rgb(shoes[2])),
         laces=rgb("#f2f0ea") if seed % 4 != 1 else rgb("#33363d"),
         watch=not long_sleeves and (seed == 0 or bool(rng.random() < 0.7)),
         strap=rgb(("#1b1c20", "#6b3f24", "#c63a2f")[pick((0, 1, 2))]),

@@ -73,7 +73,7 @@ def _sparse(
     rows: list[np.ndarray], columns: list[np.ndarray], values: list[np.ndarray], shape: tuple[int, int]
 ) -> csr_matrix:
     flat = [np.concatenate([np.ravel(part) for part in parts]) for parts in (values, rows, columns)]
-    return coo_matrix((flat[0], (flat[1], flat[2])), shape=shape).tocsr()
+    return csr_matrix(coo_matrix((flat[0], (flat[1], flat[2])), shape=shape))
 
 
 def catmull_clark(quads: Int[np.ndarray, "F 4"], count: int) -> tuple[csr_matrix, Int[np.ndarray, "4F 4"]]:
@@ -180,11 +180,14 @@ def cut(
     alone = level[f[:, 0]] > 0
     pairs = np.concatenate([f[:, [0, 1]], f[:, [0, 2]]])
     unique, inverse, _ = _unique_pairs(pairs)
-    ab, ac = (count + inverse).reshape(2, -1)
+    # a line through a vertex crosses there, not beside it
+    ends = np.where(level[unique[:, 0]] == 0, unique[:, 0], np.where(level[unique[:, 1]] == 0, unique[:, 1], -1))
+    ab, ac = np.where(ends < 0, count + np.arange(len(unique)), ends)[inverse].reshape(2, -1)
     a, b, c = f.T
     tip = np.stack([a, ab, ac], 1)[alone]
     rest = np.concatenate([np.stack([ab, b, c], 1)[~alone], np.stack([ab, c, ac], 1)[~alone]])
     out = np.concatenate([faces[whole], tip, rest])
+    out = out[(out[:, 0] != out[:, 1]) & (out[:, 1] != out[:, 2]) & (out[:, 2] != out[:, 0])]
 
     la, lb = level[unique[:, 0]], level[unique[:, 1]]
     t = la / (la - lb)

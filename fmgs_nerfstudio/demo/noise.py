@@ -28,8 +28,8 @@ def value_noise(points: Float[np.ndarray, "N 3"], seed: int) -> Float[np.ndarray
     return along_y[0] * (1 - f[:, 0]) + along_y[1] * f[:, 0]
 
 
-def smooth_field(shape: tuple[int, int], sigma: float, rng: np.random.Generator) -> Float[np.ndarray, "H W"]:
-    """Gaussian random field of unit variance, correlated over about `sigma` pixels."""
+def smooth_field(shape: tuple[int, ...], sigma: float, rng: np.random.Generator) -> Float[np.ndarray, "H W"]:
+    """Gaussian random field of unit variance, correlated over about `sigma` pixels; `shape` is (H, W)."""
     # drawn on a coarse grid: a wide blur of white noise, cheaply
     step = max(1.0, sigma / 2)
     small = (int(np.ceil(shape[0] / step)) + 8, int(np.ceil(shape[1] / step)) + 8)
@@ -58,13 +58,16 @@ def noisy_poses(
 
 
 def noisy_mask(mask: Float[np.ndarray, "H W"], amount: float, rng: np.random.Generator) -> Float[np.ndarray, "H W"]:
-    """A silhouette whose border is off by 1 to 2 pixels, in and out, in blobs."""
+    """A silhouette that is off by 1 to 2 pixels, in and out, in blobs, and good between them (less below 256 pixels)."""
     if not amount:
         return mask
     inside = (mask > 0.5).astype(np.uint8)
-    distance = cv2.distanceTransform(inside, cv2.DIST_L2, 3) - cv2.distanceTransform(1 - inside, cv2.DIST_L2, 3)
-    offset = 1.5 * amount * np.tanh(1.5 * smooth_field(mask.shape, 10.0, rng))
-    return np.clip(distance + offset + 0.5 * (1 - inside.astype(np.float32)) - 0.5 * inside + 0.5, 0, 1)
+    # signed distance to the border, which lies half a pixel from the nearest pixel centres
+    distance = cv2.distanceTransform(inside, cv2.DIST_L2, 5) - cv2.distanceTransform(1 - inside, cv2.DIST_L2, 5)
+    distance -= inside - 0.5
+    scale = min(1.0, mask.shape[0] / 256)
+    field = smooth_field(mask.shape, 10 * scale, rng)
+    return np.clip(distance + amount * scale * np.clip(0.9 * field * np.abs(field), -2, 2) + 0.5, 0, 1)
 
 
 def noisy_depth(
@@ -100,12 +103,13 @@ def noisy_normals(
 
 
 def noisy_labels(labels: UInt8[np.ndarray, "H W"], amount: float, rng: np.random.Generator) -> UInt8[np.ndarray, "H W"]:
-    """Labels that are wrong along borders: looked up about 2 pixels away, in blobs."""
+    """Labels that are wrong along borders: looked up about 2 pixels away, in blobs (less below 256 pixels)."""
     if not amount:
         return labels
     h, w = labels.shape
     x, y = np.meshgrid(np.arange(w, dtype=np.float32), np.arange(h, dtype=np.float32))
-    dx, dy = (1.5 * amount * smooth_field((h, w), 8.0, rng) for _ in range(2))
+    scale = min(1.0, h / 256)
+    dx, dy = (1.5 * amount * scale * smooth_field((h, w), 8 * scale, rng) for _ in range(2))
     return cv2.remap(labels, x + dx, y + dy, interpolation=cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
 
 

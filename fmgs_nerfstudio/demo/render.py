@@ -179,7 +179,7 @@ class PosedPerson:
 
         rgb = np.rint(255 * np.clip(colour, 0, 1) ** (1 / 2.2)).astype(np.uint8)
         return Picture(
-            rgb=placed(rgb, np.uint8(np.rint(255 * background))),
+            rgb=placed(rgb, np.rint(255 * background)),
             mask=placed(covered),
             depth=placed(at_centre(depth)),
             normal=placed(at_centre(axes)),

@@ -62,7 +62,7 @@ class Shell:
     def patch(self, keep: Bool[np.ndarray, "V"]) -> Shell:
         """The faces that touch a vertex to keep."""
         used, faces = np.unique(self.faces[keep[self.faces].any(1)], return_inverse=True)
-        return self.mapped(identity(len(keep), format="csr")[used], faces.reshape(-1, self.faces.shape[1]))
+        return self.mapped(csr_matrix(identity(len(keep)))[used], faces.reshape(-1, self.faces.shape[1]))
 
     def subdivided(self) -> Shell:
         """One step of Catmull-Clark."""

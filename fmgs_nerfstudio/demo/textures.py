@@ -58,7 +58,7 @@ def stripes(x: Values, period: float, share: float) -> Values:
     return smoothstep(share * period / 2 + 0.0008, share * period / 2 - 0.0008, phase)
 
 
-# Skin ------------------------------------------------------------------------------------------------------------------
+# Skin ------------------------------------------------------------
 
 
 def skin(hits: Hits, look: Look) -> tuple[Colours, Values]:
@@ -161,7 +161,7 @@ def hair(hits: Hits, look: Look) -> tuple[Colours, Values]:
     return mix(colour, tone * 0.6, 0.5 * parting), (0.35 + 0.8 * strand) * (0.35 + float(tone.mean()))
 
 
-# Cloth -----------------------------------------------------------------------------------------------------------------
+# Cloth ------------------------------------------------------------
 
 
 def weave(hits: Hits, colour: Colours, strength: float) -> Colours:
@@ -317,7 +317,7 @@ def watch(hits: Hits, look: Look) -> tuple[Colours, Values]:
     return mix(colour, (0.08, 0.08, 0.1), hand & top), np.full(len(p), 1.2)
 
 
-# Prints ----------------------------------------------------------------------------------------------------------------
+# Prints ------------------------------------------------------------
 
 
 @lru_cache(maxsize=32)

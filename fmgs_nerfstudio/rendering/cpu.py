@@ -11,9 +11,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fmgs_nerfstudio.rendering import cpu_kernels
-from fmgs_nerfstudio.rendering.cpu_kernels import LANES, MOMENTS, RECORD, TILE
+from fmgs_nerfstudio.rendering.cpu_geometry import MOMENTS, RECORD, project, reduce_slots
+from fmgs_nerfstudio.rendering.cpu_kernels import TILE, bin_surfels, composite, composite_backward
 from fmgs_nerfstudio.rendering.layers import Camera, Layer
+from fmgs_nerfstudio.rendering.simd import LANES
 
 
 class _Scene(NamedTuple):
@@ -37,9 +38,9 @@ class _Scene(NamedTuple):
         means, tangents, opacities = (x.detach().contiguous().numpy() for x in layer[:3])
         to_pixels = (camera.K @ camera.viewmat[:3]).float().contiguous().numpy()
         records, depths = np.zeros((len(means), RECORD), np.float32), np.zeros(len(means), np.float32)
-        cpu_kernels.project(means, tangents, opacities, to_pixels, camera.width, camera.height, records, depths)
+        project(means, tangents, opacities, to_pixels, camera.width, camera.height, records, depths)
         tiles_x, tiles_y = -(-camera.width // TILE), -(-camera.height // TILE)
-        starts, surfels, first_slot = cpu_kernels.bin_surfels(records, depths, tiles_x, tiles_y)
+        starts, surfels, first_slot = bin_surfels(records, depths, tiles_x, tiles_y)
         lengths = np.diff(starts)
         tiles = np.argsort(-lengths, kind="stable")[: np.count_nonzero(lengths)]
         return cls(means, tangents, opacities, to_pixels, records, starts, surfels, first_slot, tiles, tiles_x)
@@ -53,25 +54,25 @@ class _Composite(torch.autograd.Function):
         image = values.new_zeros(values.shape[1], camera.height, camera.width)
         s = scene
         workers = numba.get_num_threads()
-        cpu_kernels.composite(s.tiles, s.tiles_x, s.starts, s.surfels, s.records, values.numpy(), image.numpy(), workers)
+        composite(s.tiles, s.tiles_x, s.starts, s.surfels, s.records, values.numpy(), image.numpy(), workers)
         ctx.scene, ctx.groups = scene, groups
         ctx.save_for_backward(values, image)
         return image
 
     @staticmethod
-    def backward(ctx, cotangent: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         values, image = ctx.saved_tensors
         s, groups = ctx.scene, ctx.groups
         n_slots, n_groups, (count, channels) = s.first_slot[-1], len(groups) - 1, values.shape
         slots = np.empty((n_slots, n_groups * MOMENTS + -(-channels // LANES) * LANES), np.float32)
         touched = np.zeros(n_slots, np.bool_)
-        cpu_kernels.composite_backward(
+        composite_backward(
             *(s.tiles, s.tiles_x, s.starts, s.surfels, s.first_slot, s.records, values.numpy(), groups),
-            *(image.numpy(), cotangent.contiguous().numpy(), slots, touched, numba.get_num_threads()),
+            *(image.numpy(), grad_outputs[0].contiguous().numpy(), slots, touched, numba.get_num_threads()),
         )
         v_geometry = [values.new_zeros(n_groups, count, *shape) for shape in ((3,), (3, 2), ())]
         v_values = torch.zeros_like(values)
-        cpu_kernels.reduce_slots(
+        reduce_slots(
             *(s.first_slot, slots, touched, s.means, s.tangents, s.opacities, s.to_pixels),
             *(v.numpy() for v in (*v_geometry, v_values)),
         )

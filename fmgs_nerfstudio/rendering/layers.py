@@ -28,7 +28,7 @@ class Layer(NamedTuple):
 
 @dataclass(frozen=True)
 class Camera:
-    """A pinhole camera in OpenCV's axes (x right, y down, z forward); the centre of pixel (i, j) is (j + 0.5, i + 0.5)."""
+    """A pinhole camera in OpenCV's axes: x right, y down, z forward; row i, column j is at (j + 0.5, i + 0.5)."""
 
     viewmat: Float[Tensor, "4 4"]
     """World to camera, metres."""

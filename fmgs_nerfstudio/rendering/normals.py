@@ -1,22 +1,42 @@
-"""Normals of surfels and of depth maps, in camera axes x right, y up, z toward the camera."""
+"""Normals in camera space with OpenGL axes: x right, y up, z toward the camera."""
 
 from __future__ import annotations
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn import functional as F
 
 from fmgs_nerfstudio.rendering.layers import Camera
 
 
 def depth_to_normal(depth: Float[Tensor, "H W"], camera: Camera) -> Float[Tensor, "H W 3"]:
-    return torch.zeros(*depth.shape, 3)
+    """Unit normals of a z-depth map (metres), from central differences of its points.
+
+    Zero on the image's border and where the pixel or one of its four neighbours has depth 0.
+    """
+    fx, fy, cx, cy = camera.K[0, 0], camera.K[1, 1], camera.K[0, 2], camera.K[1, 2]
+    y, x = torch.meshgrid(
+        torch.arange(camera.height, device=depth.device), torch.arange(camera.width, device=depth.device), indexing="ij"
+    )
+    rays = torch.stack([(x + 0.5 - cx) / fx, -(y + 0.5 - cy) / fy, -torch.ones_like(depth)], dim=-1)
+    points = rays * depth[..., None]
+    right = points[1:-1, 2:] - points[1:-1, :-2]
+    up = points[:-2, 1:-1] - points[2:, 1:-1]
+    normals = F.normalize(torch.linalg.cross(right, up), dim=-1)
+    seen = depth > 0
+    whole = seen[1:-1, 1:-1] & seen[1:-1, 2:] & seen[1:-1, :-2] & seen[:-2, 1:-1] & seen[2:, 1:-1]
+    return F.pad(torch.where(whole[..., None], normals, 0.0), (0, 0, 1, 1, 1, 1))
 
 
 def surfel_normals(
     tangents: Float[Tensor, "N 3 2"], means: Float[Tensor, "N 3"], camera: Camera
 ) -> Float[Tensor, "N 3"]:
-    n = normalize(torch.linalg.cross(tangents[..., 0], tangents[..., 1]), dim=-1) @ camera.viewmat[:3, :3].T
-    p = means @ camera.viewmat[:3, :3].T + camera.viewmat[:3, 3]
-    return n * -torch.sign((n * p).sum(-1, keepdim=True)).detach() * n.new_tensor([1.0, -1.0, -1.0])
+    """Unit normals t_u x t_v, turned towards the camera; the means decide the side only and get no gradient."""
+    rotation = camera.viewmat[:3, :3]
+    normals = torch.linalg.cross(tangents[..., 0], tangents[..., 1]) @ rotation.T
+    with torch.no_grad():
+        away = (normals * (means @ rotation.T + camera.viewmat[:3, 3])).sum(-1, keepdim=True) > 0
+    # Tangents are millimetres, their product can be far below F.normalize's usual epsilon.
+    normals = F.normalize(torch.where(away, -normals, normals), dim=-1, eps=1e-18)
+    return normals * normals.new_tensor([1.0, -1.0, -1.0])

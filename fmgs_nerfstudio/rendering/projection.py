@@ -1,4 +1,7 @@
-"""From surfels in the world to ray transforms and bounds in the image; every executor starts here."""
+"""From surfels in the world to ray transforms and bounds in the image.
+
+The definition, and the start of `reference` and `cuda`; `cpu_geometry` does the same in kernels.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ T_MIN = 1e-4
 NEAR = 0.01
 """Nearest depth of a surfel's centre, metres."""
 ELLIPSE = 0.99
-"""An image is an ellipse if the surfel reaches less than sqrt of this much of its own depth towards the camera's plane."""
+"""A circle's image counts as an ellipse if (its reach in depth / its centre's depth)^2 is less than this."""
 ROUNDING = 0.01
 """Added to all sides of a box for float32, pixels."""
 
@@ -54,7 +57,7 @@ def _box(
 ) -> tuple[Float[Tensor, "N 2"], Float[Tensor, "N 2"], Bool[Tensor, "N"]]:
     """Centre and squared half size of the box around the image of u^2 + v^2 = radius2, and whether it is an ellipse.
 
-    From the dual conic M diag(radius2, radius2, -1) M^T. Not an ellipse: it reaches the camera's plane; the box then means nothing.
+    From the dual conic M diag(radius2, radius2, -1) M^T. If it is none, it reaches the camera's plane and has no box.
     """
     signs = torch.stack([radius2, radius2, -torch.ones_like(radius2)], dim=1)
     w = M[:, 2]
@@ -81,8 +84,8 @@ def bounds(
 ) -> tuple[Float[Tensor, "N 2"], Float[Tensor, "N 2"]]:
     """Lower and upper corner (x, y) in pixels of a box outside which a surfel's alpha is below 1/255.
 
-    The union of the ellipse u^2 + v^2 = 2 ln(255 o) and the low-pass disc, clipped to the image; empty (both corners 0) for a
-    surfel that shows nowhere. gsplat cuts at 3 sigma instead, which can be seen.
+    The union of the ellipse u^2 + v^2 = 2 ln(255 o) and the low-pass disc, clipped to the image; empty where a surfel
+    shows nowhere. gsplat cuts at 3 sigma instead, which can be seen.
     """
     M, centre = projection.ray_transforms, projection.means2d
     radius2 = 2 * torch.log(opacities / ALPHA_MIN)

@@ -15,9 +15,7 @@ from fmgs_nerfstudio.rendering.layers import Camera, Layer
 from fmgs_nerfstudio.rendering.projection import ALPHA_MAX, ALPHA_MIN, T_MIN, Projection, project
 
 
-def pixel_alphas(
-    projection: Projection, opacities: Float[Tensor, "N"], camera: Camera
-) -> Float[Tensor, "P N"]:
+def pixel_alphas(projection: Projection, opacities: Float[Tensor, "N"], camera: Camera) -> Float[Tensor, "P N"]:
     """Alpha of every surfel at every pixel (row-major), zero below 1/255."""
     y, x = torch.meshgrid(torch.arange(camera.height), torch.arange(camera.width), indexing="ij")
     pixels = torch.stack([x, y], dim=-1).reshape(-1, 1, 2).to(opacities) + 0.5
@@ -39,7 +37,7 @@ def pixel_alphas(
 
 
 def composite_weights(alphas: Float[Tensor, "P N"]) -> Float[Tensor, "P N"]:
-    """w_i = alpha_i T_i with T_i the product of 1 - alpha of all surfels in front; zero from where T would sink to 1e-4."""
+    """w_i = alpha_i T_i, T_i the product of 1 - alpha of all surfels in front; zero from where T would sink to 1e-4."""
     after = torch.cumprod(1 - alphas, dim=1)
     before = torch.cat([torch.ones_like(after[:, :1]), after[:, :-1]], dim=1)
     return torch.where(after > T_MIN, alphas * before, 0)

@@ -7,6 +7,8 @@ lanes it needs no vectorising. LLVM maps a `float32x8` to one AVX register or tw
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
+from typing import Any, cast
 
 from llvmlite import ir
 from numba.core import types
@@ -42,6 +44,11 @@ class _Mask8Model(models.PrimitiveModel):
         super().__init__(manager, numba_type, _MASKS)
 
 
+def _instruction(definition: Callable[..., object]) -> Callable[..., Any]:
+    """numba's `intrinsic`; type checkers then see what is called, not the typing context that numba adds."""
+    return cast(Callable[..., Any], intrinsic(definition))
+
+
 def _lanes(context, builder, value, numba_type):
     """A scalar becomes eight equal lanes; lanes stay as they are."""
     if numba_type == float32x8:
@@ -55,8 +62,17 @@ def _is_arithmetic(a, b) -> bool:
     return float32x8 in (a, b) and all(x == float32x8 or isinstance(x, types.Number) for x in (a, b))
 
 
+def _calling(function):
+    """An implementation for `overload`, which takes Python functions only."""
+
+    def implementation(a, b):
+        return function(a, b)
+
+    return implementation
+
+
 def _define_arithmetic(python_operator, instruction: str) -> None:
-    @intrinsic
+    @_instruction
     def apply(typing_context, a, b):
         def codegen(context, builder, signature, arguments):
             x, y = (_lanes(context, builder, *pair) for pair in zip(arguments, signature.args, strict=True))
@@ -65,12 +81,12 @@ def _define_arithmetic(python_operator, instruction: str) -> None:
         return float32x8(a, b), codegen
 
     @overload(python_operator)
-    def implementation(a, b):
-        return (lambda a, b: apply(a, b)) if _is_arithmetic(a, b) else None
+    def choose(a, b):
+        return _calling(apply) if _is_arithmetic(a, b) else None
 
 
 def _define_comparison(python_operator, symbol: str) -> None:
-    @intrinsic
+    @_instruction
     def apply(typing_context, a, b):
         def codegen(context, builder, signature, arguments):
             x, y = (_lanes(context, builder, *pair) for pair in zip(arguments, signature.args, strict=True))
@@ -79,17 +95,29 @@ def _define_comparison(python_operator, symbol: str) -> None:
         return mask8(a, b), codegen
 
     @overload(python_operator)
-    def implementation(a, b):
-        return (lambda a, b: apply(a, b)) if _is_arithmetic(a, b) else None
+    def choose(a, b):
+        return _calling(apply) if _is_arithmetic(a, b) else None
 
 
-for _operator, _instruction in ((operator.add, "fadd"), (operator.iadd, "fadd"), (operator.sub, "fsub"), (operator.mul, "fmul"), (operator.truediv, "fdiv")):
-    _define_arithmetic(_operator, _instruction)
-for _operator, _symbol in ((operator.lt, "<"), (operator.le, "<="), (operator.gt, ">"), (operator.ge, ">="), (operator.ne, "!=")):
+for _operator, _name in (
+    (operator.add, "fadd"),
+    (operator.iadd, "fadd"),
+    (operator.sub, "fsub"),
+    (operator.mul, "fmul"),
+    (operator.truediv, "fdiv"),
+):
+    _define_arithmetic(_operator, _name)
+for _operator, _symbol in (
+    (operator.lt, "<"),
+    (operator.le, "<="),
+    (operator.gt, ">"),
+    (operator.ge, ">="),
+    (operator.ne, "!="),
+):
     _define_comparison(_operator, _symbol)
 
 
-@intrinsic
+@_instruction
 def _both(typing_context, a, b):
     def codegen(context, builder, signature, arguments):
         return builder.and_(*arguments)
@@ -99,10 +127,10 @@ def _both(typing_context, a, b):
 
 @overload(operator.and_)
 def _and(a, b):
-    return (lambda a, b: _both(a, b)) if a == b == mask8 else None
+    return _calling(_both) if a == b == mask8 else None
 
 
-@intrinsic
+@_instruction
 def where(typing_context, mask, a, b):
     """`a` in the lanes where the mask holds, `b` elsewhere; scalars stand for eight equal lanes."""
 
@@ -113,7 +141,7 @@ def where(typing_context, mask, a, b):
     return float32x8(mask8, a, b), codegen
 
 
-@intrinsic
+@_instruction
 def any_lane(typing_context, mask):
     """Does the mask hold in any lane?"""
 
@@ -124,7 +152,7 @@ def any_lane(typing_context, mask):
     return types.boolean(mask8), codegen
 
 
-@intrinsic
+@_instruction
 def splat(typing_context, scalar):
     """Eight equal lanes."""
 
@@ -134,7 +162,7 @@ def splat(typing_context, scalar):
     return float32x8(scalar), codegen
 
 
-@intrinsic
+@_instruction
 def ramp(typing_context):
     """The lanes 0, 1, ..., 7."""
 
@@ -149,7 +177,7 @@ def _pointer(context, builder, array_type, array, index):
     return builder.bitcast(builder.gep(data, [index]), _FLOATS.as_pointer())
 
 
-@intrinsic
+@_instruction
 def load(typing_context, array, index):
     """Lanes `array[index : index + 8]` of a contiguous float32 vector; no bounds are checked."""
 
@@ -161,7 +189,7 @@ def load(typing_context, array, index):
     return float32x8(array, types.intp), codegen
 
 
-@intrinsic
+@_instruction
 def store(typing_context, array, index, value):
     """`array[index : index + 8] = value` for a contiguous float32 vector; no bounds are checked."""
 
@@ -173,7 +201,7 @@ def store(typing_context, array, index, value):
     return types.void(array, types.intp, float32x8), codegen
 
 
-@intrinsic
+@_instruction
 def prefetch(typing_context, array, index):
     """Ask for the cache line of `array[index]`, to be read soon."""
 
@@ -194,7 +222,7 @@ def prefetch(typing_context, array, index):
 _EXP2 = (1.0, 0.6931469776, 0.2402224209, 0.05550733743, 0.00967151264, 0.00132647272)
 
 
-@intrinsic
+@_instruction
 def exp_negative(typing_context, x):
     """e^x for -87 <= x <= 0, relative error below 3e-7."""
 
@@ -214,7 +242,7 @@ def exp_negative(typing_context, x):
     return float32x8(float32x8), codegen
 
 
-@intrinsic
+@_instruction
 def lane_sums(typing_context, a, b, c, d, e, f, g, h):
     """Lane i of the result is the sum over the lanes of the i-th argument."""
 
@@ -224,7 +252,9 @@ def lane_sums(typing_context, a, b, c, d, e, f, g, h):
         rows = list(arguments)
         while len(rows) > 1:
             pairs = zip(rows[::2], rows[1::2], strict=True)
-            rows = [builder.fadd(builder.shuffle_vector(x, y, even), builder.shuffle_vector(x, y, odd)) for x, y in pairs]
+            rows = [
+                builder.fadd(builder.shuffle_vector(x, y, even), builder.shuffle_vector(x, y, odd)) for x, y in pairs
+            ]
         return rows[0]
 
     return float32x8(*[float32x8] * LANES), codegen
