@@ -11,11 +11,12 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from fmgs_nerfstudio import losses
+from fmgs_nerfstudio.linalg import matmul
 from fmgs_nerfstudio.modalities import Avatar
 from fmgs_nerfstudio.priors.classes import NUM_CLASSES
 from fmgs_nerfstudio.priors.maps import Kind
 from fmgs_nerfstudio.routes import ROUTES, pose_surfels
-from fmgs_nerfstudio.surfels import Surfels, matmul
+from fmgs_nerfstudio.surfels import Surfels
 
 
 @dataclass(frozen=True)

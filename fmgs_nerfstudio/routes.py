@@ -16,7 +16,8 @@ from typing import NamedTuple
 from jaxtyping import Float
 from torch import Tensor
 
-from fmgs_nerfstudio.surfels import Surfels, matmul
+from fmgs_nerfstudio.linalg import matmul, matvec
+from fmgs_nerfstudio.surfels import Surfels
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def pose_surfels(
     A blend of rotations is no rotation; the ray transform takes any two tangents, so they are not made orthogonal.
     """
     linear = T[:, :, :3]
-    means = (linear * surfels.means[:, None]).sum(-1) + T[:, :, 3]
+    means = matvec(linear, surfels.means) + T[:, :, 3]
     if not route.position:
         means, linear = means.detach(), linear.detach()
     tangents = matmul(linear, surfels.frames[:, :, :2])

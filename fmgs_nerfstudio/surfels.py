@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from fmgs_nerfstudio.linalg import matmul
+
 
 class Surfels(NamedTuple):
     """Surfels in canonical space, metres.
@@ -53,11 +55,6 @@ def rotation_exp(r: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3 3"]:
     identity = torch.eye(3, dtype=r.dtype, device=r.device)
     # [r]_x^2 = r r^T - |r|^2 I
     return identity + a[..., None] * cross + b[..., None] * (outer - angle_sq[..., None] * identity)
-
-
-def matmul(a: Float[Tensor, "N i j"], b: Float[Tensor, "N j k"]) -> Float[Tensor, "N i k"]:
-    """N small products at once; torch.bmm calls a GEMM for each and is ten times slower on a CPU."""
-    return (a[:, :, :, None] * b[:, None]).sum(2)
 
 
 def correct(

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.autograd import gradcheck
 
-from fmgs_nerfstudio.surfels import MeshSurfels, SurfelsConfig, bind_to_faces, correct, matmul, rotation_exp
+from fmgs_nerfstudio.surfels import MeshSurfels, SurfelsConfig, bind_to_faces, correct, rotation_exp
 
 TRIANGLES = torch.randn(50, 3, 3, generator=torch.Generator().manual_seed(1))
 FACES = torch.arange(150).view(50, 3)
@@ -53,11 +53,6 @@ def test_corrections_are_equations_4_to_6() -> None:
     assert torch.allclose(corrected.means - surfels.means, d * surfels.frames[..., 2], atol=1e-6)
     assert torch.allclose(corrected.scales / surfels.scales, s.exp(), atol=1e-5)
     assert torch.allclose(surfels.frames.transpose(1, 2) @ corrected.frames, rotation_exp(r), atol=1e-4)
-
-
-def test_matmul_is_bmm() -> None:
-    a, b = torch.randn(7, 3, 3), torch.randn(7, 3, 2)
-    assert torch.allclose(matmul(a, b), torch.bmm(a, b), atol=1e-6)
 
 
 def test_learned_parts_start_neutral() -> None:

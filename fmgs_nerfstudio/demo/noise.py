@@ -58,7 +58,7 @@ def noisy_poses(
 
 
 def noisy_mask(mask: Float[np.ndarray, "H W"], amount: float, rng: np.random.Generator) -> Float[np.ndarray, "H W"]:
-    """A silhouette that is off by 1 to 2 pixels, in and out, in blobs, and good between them (less below 256 pixels)."""
+    """A silhouette that is off by 1 to 2 pixels, in and out, in blobs (by less in images below 256 pixels)."""
     if not amount:
         return mask
     inside = (mask > 0.5).astype(np.uint8)
@@ -103,7 +103,7 @@ def noisy_normals(
 
 
 def noisy_labels(labels: UInt8[np.ndarray, "H W"], amount: float, rng: np.random.Generator) -> UInt8[np.ndarray, "H W"]:
-    """Labels that are wrong along borders: looked up about 2 pixels away, in blobs (less below 256 pixels)."""
+    """Labels that are wrong along borders: looked up about 2 pixels away, in blobs (less in images below 256)."""
     if not amount:
         return labels
     h, w = labels.shape

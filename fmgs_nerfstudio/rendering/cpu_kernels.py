@@ -243,6 +243,12 @@ def _load_cotangent(scratch, groups, image, cotangent, left, top, padded):
 
 
 @device_function
+def _product(weight, x):
+    """weight * x, and 0 where the weight is: x may be NaN at a pixel that does not show the surfel."""
+    return where(weight > ZERO, weight * x, ZERO)
+
+
+@device_function
 def _visit(n, records, values, groups, left, top, padded, scratch, runs, run_at, run_x, run_y):
     """Composite one surfel again, and leave what its sums need for each run of eight pixels it shows in.
 
@@ -283,16 +289,15 @@ def _visit(n, records, values, groups, left, top, padded, scratch, runs, run_at,
             store(runs, run + 6 * RUN, of_low_pass * dy)
             run_at[n_runs], run_x[n_runs], run_y[n_runs] = at, x_first, dy
             n_runs += 1
-            T = where(shows, T, ZERO)
-            over = where(shows, ONE / (ONE - alpha), ZERO)
+            over = ONE / (ONE - alpha)
             for g in range(n_groups):
                 product = splat(ZERO)
                 for channel in range(groups[g], groups[g + 1]):
                     product += load(scratch, at + (1 + channel) * PLANE) * values[n, channel]
                 at_R = at + (1 + padded + g) * PLANE
-                R = load(scratch, at_R) - weight * product
+                R = load(scratch, at_R) - _product(weight, product)
                 store(scratch, at_R, R)
-                store(runs, run + (7 + g) * RUN, T * product - R * over)
+                store(runs, run + (7 + g) * RUN, where(shows, T * product - R * over, ZERO))
     return n_runs
 
 
@@ -325,12 +330,12 @@ def _sum_runs(flat_slots, slot, width, scratch, runs, run_at, run_x, run_y, n_ru
         for r in range(n_runs):
             weight = load(runs, r * LANES)
             at = run_at[r] + (1 + channel) * PLANE
-            a += weight * load(scratch, at)
-            b += weight * load(scratch, at + PLANE)
-            c += weight * load(scratch, at + 2 * PLANE)
-            d += weight * load(scratch, at + 3 * PLANE)
-            e += weight * load(scratch, at + 4 * PLANE)
-            f += weight * load(scratch, at + 5 * PLANE)
-            g_ += weight * load(scratch, at + 6 * PLANE)
-            h += weight * load(scratch, at + 7 * PLANE)
+            a += _product(weight, load(scratch, at))
+            b += _product(weight, load(scratch, at + PLANE))
+            c += _product(weight, load(scratch, at + 2 * PLANE))
+            d += _product(weight, load(scratch, at + 3 * PLANE))
+            e += _product(weight, load(scratch, at + 4 * PLANE))
+            f += _product(weight, load(scratch, at + 5 * PLANE))
+            g_ += _product(weight, load(scratch, at + 6 * PLANE))
+            h += _product(weight, load(scratch, at + 7 * PLANE))
         store(flat_slots, out + channel, lane_sums(a, b, c, d, e, f, g_, h))

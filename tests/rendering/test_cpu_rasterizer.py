@@ -31,9 +31,11 @@ SCENES = {
 
 
 def render_and_pull_back(scene: Scene, values: list[Tensor], executor: str) -> tuple[list[Tensor], list[Layer]]:
-    """Own leaves for every layer; the kernels in float32, the definition in float64, both from the same float32 numbers."""
+    """Own leaves for every layer; kernels in float32, definition in float64, both from the same float32 numbers."""
     dtype = torch.float32 if executor == "cpu" else torch.float64
-    scene = Scene(*(x.float().double() for x in scene[:4]), camera=to_dtype(to_dtype(scene.camera, torch.float32), dtype))
+    scene = Scene(
+        *(x.float().double() for x in scene[:4]), camera=to_dtype(to_dtype(scene.camera, torch.float32), dtype)
+    )
     layers = [own_layer(scene, v.float(), dtype) for v in values]
     images = rasterize(layers, scene.camera, "cpu" if executor == "cpu" else "reference")
     pull_back(images)
@@ -131,7 +133,11 @@ def assert_same_bits(a: tuple[list[Tensor], list[Layer]], b: tuple[list[Tensor],
 
 
 def frontal(
-    positions: list[tuple[float, float, float]], tangents: list[list[list[float]]], opacity: float, width: int, height: int
+    positions: list[tuple[float, float, float]],
+    tangents: list[list[list[float]]],
+    opacity: float,
+    width: int,
+    height: int,
 ) -> Scene:
     """Surfels before a camera at the origin that looks along z; focal length 40 px."""
     t = torch.tensor(tangents, dtype=torch.float64).reshape(-1, 3, 2)
@@ -160,9 +166,7 @@ EDGE_CASES = {
     "opaque stack": frontal([(0.03, 0.02, 2 + 0.1 * i) for i in range(40)], [DISC] * 40, 0.9, 37, 18),
     "fully opaque": frontal([(0.03, 0.02, 2 + 0.1 * i) for i in range(5)], [DISC] * 5, 1.0, 37, 18),
     "equal depths": frontal([(0.02 * i, 0, 2) for i in range(20)], [DISC] * 20, 0.3, 37, 18),
-    "reaches the camera's plane": frontal(
-        [(0.0, 0.2, 1.0)], [[[0.1, 0.0], [0.0, 0.0], [0.0, 0.5]]], 0.9, 50, 35
-    ),
+    "reaches the camera's plane": frontal([(0.0, 0.2, 1.0)], [[[0.1, 0.0], [0.0, 0.0], [0.0, 0.5]]], 0.9, 50, 35),
 }
 
 
@@ -210,6 +214,24 @@ def test_any_scene(count: int, width: int, height: int, channels: list[int], siz
     for layer, other in zip(layers, references, strict=True):
         for x, y in zip(layer, other, strict=True):
             assert relative_error(x.grad, y.grad) < 0.02  # few pixels: one at a cut-off counts
+
+
+def test_a_loss_that_is_nan_where_nothing_shows_does_no_harm() -> None:
+    scene = frontal([(0, 0, 2)], [DISC], 0.9, 30, 20)
+    layer = own_layer(scene, torch.ones(1, 2), torch.float32)
+    (image,) = rasterize([layer], to_dtype(scene.camera, torch.float32))
+    shown = image[..., 0] > 0
+    assert shown.any()
+    assert not shown.all()
+    image.backward(torch.where(shown, 1.0, torch.nan)[..., None].expand_as(image))
+    gradients = [x.grad.clone() for x in layer if x.grad is not None]
+    assert len(gradients) == 4
+    for x in layer:
+        x.grad = None
+    (image,) = rasterize([layer], to_dtype(scene.camera, torch.float32))
+    image.sum().backward()
+    for gradient, x in zip(gradients, layer, strict=True):
+        torch.testing.assert_close(gradient, x.grad)
 
 
 def test_double_precision_goes_in_and_its_gradient_comes_back() -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import gsplat.utils
 import torch
-from rendering_scenes import leaf, random_rotations, random_scene
+from rendering_scenes import leaf, random_rotations, random_scene, to_dtype
 
 from fmgs_nerfstudio.rendering import depth_to_normal, surfel_normals
 
@@ -60,12 +60,8 @@ def test_surfel_normals_face_the_camera() -> None:
     expected = expected * -torch.sign((expected * in_camera).sum(-1, keepdim=True)) * FLIP
     torch.testing.assert_close(normals, expected)
     assert ((normals * FLIP * -in_camera).sum(-1) > 0).all()
-    single = surfel_normals(scene.tangents.float(), scene.means.float(), type(scene.camera)(rotation_of(scene), scene.camera.K, 64, 48))
+    single = surfel_normals(scene.tangents.float(), scene.means.float(), to_dtype(scene.camera, torch.float32))
     torch.testing.assert_close(single.double(), expected, atol=1e-5, rtol=0)
-
-
-def rotation_of(scene) -> torch.Tensor:
-    return scene.camera.viewmat.float()
 
 
 def test_surfel_normals_of_sheared_tangents_and_their_gradient() -> None:

@@ -35,7 +35,7 @@ def test_values_and_gradients_are_gsplats() -> None:
     quats = torch.from_numpy(xyzw[:, [3, 0, 1, 2]].copy())
     scales3 = torch.cat([scales, torch.ones_like(scales[:, :1])], dim=1)
     camera = scene.camera
-    _, means2d, depths, M_transposed, _ = _fully_fused_projection_2dgs(
+    _, means2d, depths, M_transposed, *_ = _fully_fused_projection_2dgs(
         means, quats, scales3, camera.viewmat[None], camera.K[None], camera.width, camera.height
     )
     theirs = [means2d[0], depths[0], M_transposed[0].mT]
@@ -147,7 +147,9 @@ def test_camera_from_opengl() -> None:
     position = torch.tensor([0.3, -1.0, 2.0])
     camera = Camera.from_opengl(torch.cat([rotation, position[:, None]], dim=1), 80.0, 90.0, 31.0, 22.0, 64, 48)
     right, up, backward = rotation.T
-    points = torch.stack([position - 2 * backward, position - 2 * backward + 0.1 * right, position - 2 * backward + 0.1 * up])
+    points = torch.stack(
+        [position - 2 * backward, position - 2 * backward + 0.1 * right, position - 2 * backward + 0.1 * up]
+    )
     in_camera = points @ camera.viewmat[:3, :3].T + camera.viewmat[:3, 3]
     pixels = in_camera @ camera.K.T
     torch.testing.assert_close(pixels[:, 2], torch.full((3,), 2.0))

@@ -57,7 +57,7 @@ def test_is_ray_by_ray_intersection(opacities: tuple[float, float]) -> None:
 
 
 def test_is_gsplats_accumulation(monkeypatch: pytest.MonkeyPatch) -> None:
-    """gsplat's own formulas on all pairs of pixel and surfel; nerfacc's flat kernel is CUDA only, its batched form is not."""
+    """gsplat's own formulas on all pairs of pixel and surfel, with nerfacc's batched weights (the flat need CUDA)."""
     scene = random_scene(40, 24, 18, opacities=(0.05, 0.5))
     camera = scene.camera
     (values,) = random_values(scene, [4])

@@ -38,9 +38,7 @@ def sums(x, out):
     store(
         out,
         0,
-        lane_sums(
-            load(x, 0), load(x, 8), load(x, 16), load(x, 24), load(x, 32), load(x, 40), load(x, 48), load(x, 56)
-        ),
+        lane_sums(load(x, 0), load(x, 8), load(x, 16), load(x, 24), load(x, 32), load(x, 40), load(x, 48), load(x, 56)),
     )
 
 
