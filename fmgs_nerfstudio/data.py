@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+import tyro
 from fmgs_dataparsers.capture import Capture, Frame, Split
 from fmgs_dataparsers.parser import FMGSDataParserConfig
 from nerfstudio.cameras.cameras import Cameras

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import tyro
 from fmgs_dataparsers.capture import Capture
 from jaxtyping import Float
 from nerfstudio.cameras.cameras import Cameras

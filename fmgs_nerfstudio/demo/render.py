@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 from fmgs_nerfstudio.demo.person import Person
 from fmgs_nerfstudio.demo.rays import Scene
+from fmgs_nerfstudio.demo.textures import Material
 
 LightName = Literal["studio", "key"]
 _SUB = 3  # samples per pixel and axis; odd, so that one of them is the pixel's centre
@@ -131,89 +132,112 @@ class PosedPerson:
 
     def picture(self, camera: Camera, background: float = 0.78) -> Picture:
         """Render one view over a plain grey background of that sRGB value."""
-        size = camera.size
-        uv = camera.project(self.vertices)
-        low = np.clip(np.floor(uv.min(0)).astype(int) - 2, 0, size)
-        high = np.clip(np.ceil(uv.max(0)).astype(int) + 3, 0, size)
-        w, h = high - low
-        sub = (np.arange(_SUB) - (_SUB - 1) / 2) / _SUB
-        x = (np.arange(low[0], high[0])[:, None] + sub).ravel()
-        y = (np.arange(low[1], high[1])[:, None] + sub).ravel()
-        ray = np.stack([*np.meshgrid((x - camera.K[0, 2]) / camera.K[0, 0], (y - camera.K[1, 2]) / camera.K[1, 1]),
-                        np.ones((len(y), len(x)))], -1).reshape(-1, 3)  # fmt: skip
-        d = (ray @ camera.R).astype(np.float32)
+        window = _Window.around(camera.project(self.vertices), camera)
+        d = window.rays()
         out = self.scene.hits(np.broadcast_to(camera.centre, d.shape), d)
         hit = np.flatnonzero(out["primID"] >= 0)
         face, u, v = out["primID"][hit], out["u"][hit], out["v"][hit]
-        barycentric = np.stack([1 - u - v, u, v], 1)
-        d_hit = d[hit]
-        corner = self.person.faces[face]
-        normal = np.einsum("nk,nki->ni", barycentric, self.normals[corner])
-        normal /= np.linalg.norm(normal, axis=1, keepdims=True) + 1e-9
-        linear = self._shade(face, corner, barycentric, normal, d_hit, out["tfar"][hit], camera)
+        corner, weights = self.person.faces[face], np.stack([1 - u - v, u, v], 1)
+        back = np.einsum("ni,ni->n", out["Ng"][hit], d[hit]) > 0  # inside of a sleeve or a hem
+        view = -d[hit] / np.linalg.norm(d[hit], axis=1, keepdims=True)
+        normal = _facing(np.einsum("nk,nki->ni", weights, self.normals[corner]), back, view)
 
-        shape = (h, _SUB, w, _SUB)
-        colour = np.zeros((d.shape[0], 3), np.float32)
-        colour[hit] = linear
-        covered = np.zeros(d.shape[0], np.float32)
-        covered[hit] = 1
-        colour = colour.reshape(*shape, 3).mean((1, 3))
-        covered = covered.reshape(shape).mean((1, 3))
-        colour += (1 - covered)[..., None] * background**2.2
+        material = self.person.appearance(face, corner, weights)
+        exposure = np.einsum("nk,nk->n", weights, self.exposure[corner]) * np.where(back, 0.45, 1)
+        lamp = self._lamp(camera.centre - view * (out["tfar"][hit] * np.linalg.norm(d[hit], axis=1))[:, None], normal)
+        colour = self._shade(material, normal, view, exposure, lamp)
 
-        depth, labels = np.zeros(len(d), np.float32), np.zeros(len(d), np.uint8)
-        depth[hit] = out["tfar"][hit]  # the rays' z is 1 in the camera
-        labels[hit] = self.person.face_labels[face]
-        axes = np.zeros((len(d), 3), np.float32)
-        facing = np.where(np.einsum("ni,ni->n", normal, d_hit) > 0, -1.0, 1.0)[:, None]
-        axes[hit] = (facing * normal) @ camera.R.T * [1, -1, -1]
-        centre = _SUB // 2
-
-        def placed(values: np.ndarray, fill: float = 0) -> np.ndarray:
-            full = np.full((size, size, *values.shape[2:]), fill, values.dtype)
-            full[low[1] : high[1], low[0] : high[0]] = values
-            return full
-
-        def at_centre(values: np.ndarray) -> np.ndarray:
-            return values.reshape(*shape, *values.shape[1:])[:, centre, :, centre]
-
-        rgb = np.rint(255 * np.clip(colour, 0, 1) ** (1 / 2.2)).astype(np.uint8)
+        covered = window.mean(hit, np.ones(len(hit), np.float32))
+        linear = window.mean(hit, colour) + (1 - covered)[..., None] * background**2.2
+        rgb = np.rint(255 * np.clip(linear, 0, 1) ** (1 / 2.2)).astype(np.uint8)
+        axes = (normal @ camera.R.T * [1, -1, -1]).astype(np.float32)
         return Picture(
-            rgb=placed(rgb, np.rint(255 * background)),
-            mask=placed(covered),
-            depth=placed(at_centre(depth)),
-            normal=placed(at_centre(axes)),
-            labels=placed(at_centre(labels)),
+            rgb=window.placed(rgb, np.rint(255 * background)),
+            mask=window.placed(covered),
+            depth=window.placed(window.centre(hit, out["tfar"][hit])),  # the rays' z is 1 in the camera
+            normal=window.placed(window.centre(hit, axes)),
+            labels=window.placed(window.centre(hit, self.person.face_labels[face])),
         )
 
     def _shade(
-        self, face: np.ndarray, corner: np.ndarray, barycentric: np.ndarray, normal: np.ndarray, d: np.ndarray,
-        distance: np.ndarray, camera: Camera,
-    ) -> Float[np.ndarray, "N 3"]:  # fmt: skip
-        """Linear colour of hits: albedo x light, and a soft reflection of what is above."""
-        light = self.light
-        view = -d / np.linalg.norm(d, axis=1, keepdims=True)
-        back = np.einsum("ni,ni->n", normal, view) < -0.15  # inside of a sleeve or a hem
-        material = self.person.appearance(face, corner, barycentric)
-        ambient = np.einsum("nk,nk->n", barycentric, self.exposure[corner]) * light.unshadowed(normal) + light.fill
-        ambient = np.where(back, 0.45 * ambient, ambient)
-        lit = ambient[:, None] ** material.bleed
-        if light.key:
-            lit = lit + self._key(normal, d, distance, camera)[:, None] * ~back[:, None]
-        cosine = np.abs(np.einsum("ni,ni->n", normal, view))
-        reflected = 2 * np.einsum("ni,ni->n", normal, view) * normal[:, 2] - view[:, 2]  # its height
+        self,
+        material: Material,
+        normal: Float[np.ndarray, "N 3"],
+        view: Float[np.ndarray, "N 3"],
+        exposure: Float[np.ndarray, "N"],
+        lamp: Float[np.ndarray, "N"],
+    ) -> Float[np.ndarray, "N 3"]:
+        """Linear colour: albedo x light, and a soft reflection of what is above."""
+        ambient = exposure * self.light.unshadowed(normal) + self.light.fill
+        cosine = np.einsum("ni,ni->n", normal, view)
         fresnel = 0.04 + 0.5 * (1 - cosine) ** 5
-        shine = material.gloss * fresnel * np.clip(0.35 + 0.9 * reflected, 0, 1.25) ** 2 * ambient
-        return material.albedo * lit + shine[:, None]
+        above = 2 * cosine * normal[:, 2] - view[:, 2]  # height of the mirrored view direction
+        shine = material.gloss * fresnel * np.clip(0.35 + 0.9 * above, 0, 1.25) ** 2 * ambient
+        return material.albedo * (ambient[:, None] ** material.bleed + lamp[:, None]) + shine[:, None]
 
-    def _key(self, normal: np.ndarray, d: np.ndarray, distance: np.ndarray, camera: Camera) -> Float[np.ndarray, "N"]:
+    def _lamp(self, points: Float[np.ndarray, "N 3"], normal: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N"]:
         """Irradiance from the lamp; one jittered shadow ray per sample, so nine a pixel."""
         light = self.light
+        if not light.key:
+            return np.zeros(len(points), np.float32)
         toward = np.array(light.key_direction) / np.linalg.norm(light.key_direction)
         cosine = np.clip(normal @ toward, 0, None)
         lit = np.flatnonzero(cosine > 0)
-        origin = camera.centre + d[lit] * distance[lit, None] + 3e-3 * normal[lit]
         jitter = light.key_size * self.rng.standard_normal((len(lit), 3)) / np.sqrt(2)
-        free = self.scene.free(origin, toward + jitter)
-        cosine[lit] *= free
+        cosine[lit] *= self.scene.free(points[lit] + 3e-3 * normal[lit], toward + jitter)
         return light.key * cosine
+
+
+def _facing(
+    normal: Float[np.ndarray, "N 3"], back: Bool[np.ndarray, "N"], view: Float[np.ndarray, "N 3"]
+) -> Float[np.ndarray, "N 3"]:
+    """Unit normals of the side that is seen; interpolated ones that look away at a silhouette are turned edge-on."""
+    normal = np.where(back[:, None], -normal, normal)
+    away = np.minimum(np.einsum("ni,ni->n", normal, view), 0)
+    normal = normal - away[:, None] * view
+    return normal / (np.linalg.norm(normal, axis=1, keepdims=True) + 1e-9)
+
+
+@dataclass(frozen=True)
+class _Window:
+    """The part of an image that the person is in, and its samples: row by row, `_SUB` x `_SUB` per pixel."""
+
+    camera: Camera
+    low: Int[np.ndarray, "2"]
+    high: Int[np.ndarray, "2"]
+
+    @staticmethod
+    def around(points: Float[np.ndarray, "N 2"], camera: Camera) -> _Window:
+        low, high = np.floor(points.min(0)).astype(int) - 2, np.ceil(points.max(0)).astype(int) + 3
+        return _Window(camera, np.clip(low, 0, camera.size), np.clip(high, 0, camera.size))
+
+    def rays(self) -> Float[np.ndarray, "S 3"]:
+        """World directions whose z in the camera is 1."""
+        K, offset = self.camera.K, (np.arange(_SUB) - (_SUB - 1) / 2) / _SUB
+        x, y = ((np.arange(a, b)[:, None] + offset).ravel() for a, b in zip(self.low, self.high, strict=True))
+        x, y = np.meshgrid((x - K[0, 2]) / K[0, 0], (y - K[1, 2]) / K[1, 1])
+        camera_rays = np.stack([x, y, np.ones_like(x)], -1, dtype=np.float32).reshape(-1, 3)
+        return camera_rays @ self.camera.R.astype(np.float32)
+
+    def _samples(self, hit: Int[np.ndarray, "N"], values: np.ndarray) -> np.ndarray:
+        """[H, _SUB, W, _SUB, ...], 0 where there was no hit."""
+        w, h = self.high - self.low
+        full = np.zeros((h * w * _SUB**2, *values.shape[1:]), values.dtype)
+        full[hit] = values
+        return full.reshape(h, _SUB, w, _SUB, *values.shape[1:])
+
+    def mean(self, hit: Int[np.ndarray, "N"], values: np.ndarray) -> np.ndarray:
+        """Mean over each pixel's samples."""
+        samples = self._samples(hit, values)
+        # nine strided sums: many times faster than numpy's mean over two short axes
+        return np.add.reduce([samples[:, i, :, j] for i in range(_SUB) for j in range(_SUB)]) / _SUB**2
+
+    def centre(self, hit: Int[np.ndarray, "N"], values: np.ndarray) -> np.ndarray:
+        """The sample at each pixel's centre."""
+        return self._samples(hit, values)[:, _SUB // 2, :, _SUB // 2]
+
+    def placed(self, values: np.ndarray, fill: float = 0) -> np.ndarray:
+        """The whole image."""
+        full = np.full((self.camera.size, self.camera.size, *values.shape[2:]), fill, values.dtype)
+        full[self.low[1] : self.high[1], self.low[0] : self.high[0]] = values
+        return full
