@@ -24,7 +24,7 @@ class _Scene(NamedTuple):
     tangents: np.ndarray
     opacities: np.ndarray
     to_pixels: np.ndarray
-    """K [R | t], [3, 4]"""
+    """K [R | t], [3, 4], float64"""
     records: np.ndarray
     starts: np.ndarray
     surfels: np.ndarray
@@ -36,7 +36,7 @@ class _Scene(NamedTuple):
     @classmethod
     def bin(cls, layer: Layer, camera: Camera) -> _Scene:
         means, tangents, opacities = (x.detach().contiguous().numpy() for x in layer[:3])
-        to_pixels = (camera.K @ camera.viewmat[:3]).float().contiguous().numpy()
+        to_pixels = (camera.K.double() @ camera.viewmat[:3].double()).numpy()
         records, depths = np.zeros((len(means), RECORD), np.float32), np.zeros(len(means), np.float32)
         project(means, tangents, opacities, to_pixels, camera.width, camera.height, records, depths)
         tiles_x, tiles_y = -(-camera.width // TILE), -(-camera.height // TILE)

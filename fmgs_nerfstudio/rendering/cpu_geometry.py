@@ -1,7 +1,8 @@
 """What the CPU executor does per surfel, as numba kernels: projection, and the gradients' way back through it.
 
 Around its centre a surfel's point under a pixel is (u, v) = (c_x, c_y) / c_z with c = A (dx, dy, 1): A is the adjugate
-of the ray transform M, whose rows x, y, w are taken with the centre as origin.
+of the ray transform M, whose rows x, y, w are taken with the centre as origin. All this is in float64: what pixels need
+of it are small differences of large numbers.
 """
 
 from __future__ import annotations
@@ -19,9 +20,7 @@ RECORD = 16
 MOMENTS = 12
 """Sums over a surfel's pixels for one geometry: 9 of A, 2 of the centre, 1 of the opacity."""
 
-ZERO, HALF, ONE, TWO = (np.float32(x) for x in (0.0, 0.5, 1.0, 2.0))
-ALPHA_MIN, NEAR = np.float32(definition.ALPHA_MIN), np.float32(definition.NEAR)
-ELLIPSE, ROUNDING = np.float32(definition.ELLIPSE), np.float32(definition.ROUNDING)
+ALPHA_MIN, NEAR, ELLIPSE, ROUNDING = definition.ALPHA_MIN, definition.NEAR, definition.ELLIPSE, definition.ROUNDING
 
 
 @device_function
@@ -71,11 +70,18 @@ def _rows(n, means, tangents, to_pixels):
     )
 
 
+@device_function
+def _centre(x, y, w):
+    """<x, w> / <w, w> and <y, w> / <w, w> with the signs (1, 1, -1), as the pixels know it."""
+    norm = _signed_dot(w, w, 1)
+    return np.float64(np.float32(_signed_dot(x, w, 1) / norm)), np.float64(np.float32(_signed_dot(y, w, 1) / norm))
+
+
 @kernel
 def project(means, tangents, opacities, to_pixels, width, height, records, depths):
     """Write records (zeros come in; they stay, and with them an empty box, where a surfel shows nowhere) and depths.
 
-    The maths is `projection`'s; to_pixels is K [R | t].
+    The maths is `projection`'s; to_pixels is K [R | t] in float64.
     """
     for n in numba.prange(len(means)):
         x, y, w = _rows(n, means, tangents, to_pixels)
@@ -84,28 +90,27 @@ def project(means, tangents, opacities, to_pixels, width, height, records, depth
         opacity = opacities[n]
         if not (w[2] > NEAR and reach < ELLIPSE * w[2] * w[2] and opacity > ALPHA_MIN):
             continue
-        scale = ONE / (reach - w[2] * w[2])
-        centre = _signed_dot(x, w, ONE) * scale, _signed_dot(y, w, ONE) * scale
+        centre = _centre(x, y, w)
         x, y = _plus(x, -centre[0], w), _plus(y, -centre[1], w)
         A_x, A_y, A_z = _cross(y, w), _cross(w, x), _cross(x, y)
         for k in range(3):
             records[n, 3 * k], records[n, 3 * k + 1], records[n, 3 * k + 2] = A_x[k], A_y[k], A_z[k]
         records[n, 9], records[n, 10], records[n, 11] = centre[0], centre[1], opacity
 
-        radius2 = TWO * math.log(opacity / ALPHA_MIN)
-        disc = math.sqrt(radius2 * HALF)
+        radius2 = 2 * math.log(opacity / ALPHA_MIN)
+        disc = math.sqrt(radius2 / 2)
         is_ellipse = radius2 * reach < ELLIPSE * w[2] * w[2]
-        scale = ONE / (radius2 * reach - w[2] * w[2])
+        scale = 1 / (radius2 * reach - w[2] * w[2])
         for axis in range(2):
             row, size = (y, height) if axis else (x, width)
-            lower, upper = ZERO, np.float32(size)
+            lower, upper = 0.0, float(size)
             if is_ellipse:
                 offset = _signed_dot(row, w, radius2) * scale
-                half = math.sqrt(max(offset * offset - _signed_dot(row, row, radius2) * scale, ZERO))
+                half = math.sqrt(max(offset * offset - _signed_dot(row, row, radius2) * scale, 0.0))
                 lower = min(max(centre[axis] + min(offset - half, -disc) - ROUNDING, lower), upper)
-                upper = max(min(centre[axis] + max(offset + half, disc) + ROUNDING, upper), ZERO)
-            records[n, 12 + axis] = np.ceil(lower - HALF)
-            records[n, 14 + axis] = np.floor(upper - HALF) + ONE
+                upper = max(min(centre[axis] + max(offset + half, disc) + ROUNDING, upper), 0.0)
+            records[n, 12 + axis] = np.ceil(lower - 0.5)
+            records[n, 14 + axis] = np.floor(upper - 0.5) + 1
 
 
 @kernel
@@ -143,18 +148,17 @@ def reduce_slots(
 def _ray_transform_gradient(slots, slot, at, rows):
     """Gradients of the rows of M from a slot's moments: through c = A (dx, dy, 1) and through the centre."""
     x, y, w = rows
-    inverse = ONE / _signed_dot(w, w, ONE)
-    centre = _signed_dot(x, w, ONE) * inverse, _signed_dot(y, w, ONE) * inverse
+    centre = _centre(x, y, w)
     x, y = _plus(x, -centre[0], w), _plus(y, -centre[1], w)
     # The columns of A are y x w, w x x, x x y. Sigma's gradient is (u, v, -(u^2 + v^2)) / c_z; alpha falls with sigma.
     a = -slots[slot, at], -slots[slot, at + 3], slots[slot, at + 6]
     b = -slots[slot, at + 1], -slots[slot, at + 4], slots[slot, at + 7]
     c = -slots[slot, at + 2], -slots[slot, at + 5], slots[slot, at + 8]
-    v_x = _plus(_cross(b, w), ONE, _cross(y, c))
-    v_y = _plus(_cross(w, a), ONE, _cross(c, x))
-    v_w = _plus(_cross(a, y), ONE, _cross(x, b))
+    v_x = _plus(_cross(b, w), 1, _cross(y, c))
+    v_y = _plus(_cross(w, a), 1, _cross(c, x))
+    v_w = _plus(_cross(a, y), 1, _cross(x, b))
     v_w = _plus(_plus(v_w, -centre[0], v_x), -centre[1], v_y)
-    # centre = <x, w> / <w, w> with the signs (1, 1, -1), x and w before the shift
+    inverse = 1 / _signed_dot(w, w, 1)
     v_c, v_d = slots[slot, at + 9] * inverse, slots[slot, at + 10] * inverse
     x, y, w = _signed(x), _signed(y), _signed(w)
     v_w = _plus(_plus(v_w, v_c, x), v_d, y)

@@ -125,7 +125,7 @@ def test_the_kernels_projection_is_the_same(scales: tuple[float, float]) -> None
     means, tangents, opacities = (x.float() for x in (scene.means, scene.tangents, scene.opacities))
     camera = Camera(scene.camera.viewmat.float(), scene.camera.K.float(), 70, 50)
     records, depths = np.zeros((500, cpu_geometry.RECORD), np.float32), np.zeros(500, np.float32)
-    to_pixels = (camera.K @ camera.viewmat[:3]).numpy()
+    to_pixels = (camera.K @ camera.viewmat[:3]).double().numpy()
     cpu_geometry.project(means.numpy(), tangents.numpy(), opacities.numpy(), to_pixels, 70, 50, records, depths)
 
     projection = project(means, tangents, camera)
