@@ -63,6 +63,8 @@ class FMGSDataManagerConfig(FullImageDatamanagerConfig):
     """Reader of the capture."""
     cache_megabytes: int = 2048
     """Most memory for decoded frames, per split."""
+    crop_margin: float = 0.25
+    """Training looks at the mask's box, grown by this share of its longer side: the rest of the image is empty."""
     train_cameras_sampling_seed: int = 42
     """Seed of the order of frames."""
     # How nerfstudio caches, scales and samples images; the capture and `FrameCache` do that here.
@@ -103,7 +105,7 @@ class FMGSDataManager(FullImageDatamanager[AvatarDataset]):
         """The frame of this step: every frame once per pass, each pass in an order of its own."""
         index, *ahead = (self._train_index(s) for s in range(step, step + 3))
         batch = self.cached_train.get(index, ahead)
-        return self.train_cameras[index : index + 1], batch.copy()
+        return crop_to_person(self.train_cameras[index : index + 1], batch, self.config.crop_margin)
 
     def _train_index(self, step: int) -> int:
         count = len(self.train_dataset)
@@ -133,6 +135,32 @@ class FMGSDataManager(FullImageDatamanager[AvatarDataset]):
     def get_train_rays_per_batch(self) -> int:
         cameras = self.train_dataset.cameras
         return int(cameras.height[0]) * int(cameras.width[0])
+
+
+def crop_to_person(camera: Cameras, batch: Batch, margin: float) -> tuple[Cameras, Batch]:
+    """Cut all maps of `batch` [H, W, ...] and the camera to the box of the mask, grown by `margin` of its longer side.
+
+    Where nothing is masked, all is kept.
+    """
+    rows, columns = (batch["mask"][..., 0].amax(dim).nonzero().flatten() for dim in (1, 0))
+    if len(rows) == 0:
+        return camera, batch.copy()
+    grow = round(margin * max(int(rows[-1] - rows[0]), int(columns[-1] - columns[0])))
+    height, width = batch["mask"].shape[:2]
+    y0, y1 = max(int(rows[0]) - grow, 0), min(int(rows[-1]) + 1 + grow, height)
+    x0, x1 = max(int(columns[0]) - grow, 0), min(int(columns[-1]) + 1 + grow, width)
+    cropped = Cameras(
+        camera_to_worlds=camera.camera_to_worlds,
+        fx=camera.fx,
+        fy=camera.fy,
+        cx=camera.cx - x0,
+        cy=camera.cy - y0,
+        width=torch.full_like(camera.width, x1 - x0),
+        height=torch.full_like(camera.height, y1 - y0),
+        times=camera.times,
+        metadata=camera.metadata,
+    )
+    return cropped, {name: value[y0:y1, x0:x1] if isinstance(value, Tensor) else value for name, value in batch.items()}
 
 
 class EvalLoader:

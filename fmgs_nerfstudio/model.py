@@ -78,6 +78,8 @@ class FMGSModelConfig(ModelConfig):
     """Isolate gradients by modality (4.5); off: every loss moves everything."""
     refine_poses: bool = True
     """Learn a correction of every training pose: on for ZJU-MoCap, off for PeopleSnapshot in the paper."""
+    pose_radius: int = 3
+    """Training frames before and after that share in the correction of a pose; 0: each for itself."""
     seed: int = 0
     """Seed of the draws in training; each is made from seed and step, so a resumed run draws the same."""
     # What nerfstudio's rays need and a rasteriser does not.
@@ -118,6 +120,7 @@ class FMGSModel(Model):
             torch.from_numpy(capture.transl).float(),
             trained=(frame.pose for frame in capture.splits["train"]),
             refine=config.refine_poses,
+            radius=config.pose_radius,
         )
         self.pose_encoder = PoseEncoder(config.pose_encoder, body.parents, joints)
         self.geometry = GeometryField(config.geometry, feature_dim, latent_dim)

@@ -12,20 +12,29 @@ from torch import Tensor, nn
 class PoseTable(nn.Module):
     """Fitted pose and translation of every instant, with a learned correction for those that are trained on.
 
-    One parameter per instant: Adam on a dense table would keep moving rows that are not in the batch.
+    One parameter per instant: Adam on a dense table would keep moving rows that are not in the batch. An instant's
+    correction is the mean of the parameters around it, weighted by a hat: what a fit gets wrong it gets wrong for a
+    while, and so each frame teaches its neighbours too. Any correction can still be expressed.
     """
 
     pose: Tensor
     transl: Tensor
 
     def __init__(
-        self, pose: Float[Tensor, "P 72"], transl: Float[Tensor, "P 3"], trained: Iterable[int], refine: bool
+        self,
+        pose: Float[Tensor, "P 72"],
+        transl: Float[Tensor, "P 3"],
+        trained: Iterable[int],
+        refine: bool,
+        radius: int = 0,
     ) -> None:
+        """`trained`: rows with a correction; `radius`: how many frames away a parameter still counts."""
         super().__init__()
         self.register_buffer("pose", pose, persistent=False)
         self.register_buffer("transl", transl, persistent=False)
         self.row = {pose_id: row for row, pose_id in enumerate(sorted(set(trained)))} if refine else {}
         self.corrections = nn.ParameterList(torch.zeros(75) for _ in self.row)
+        self.radius = radius
 
     def forward(self, pose_id: int, refine: bool = True) -> tuple[Float[Tensor, "72"], Float[Tensor, "3"]]:
         """Axis-angle pose (radians) and translation (metres), corrected where training has seen the instant."""
@@ -33,5 +42,8 @@ class PoseTable(nn.Module):
         row = self.row.get(pose_id)
         if row is None or not refine:
             return pose, transl
-        d_pose, d_transl = self.corrections[row].split([72, 3])
+        around = range(max(row - self.radius, 0), min(row + self.radius + 1, len(self.corrections)))
+        weights = [self.radius + 1 - abs(other - row) for other in around]
+        total = torch.stack([self.corrections[other] * weight for other, weight in zip(around, weights, strict=True)])
+        d_pose, d_transl = (total.sum(0) / sum(weights)).split([72, 3])
         return pose + d_pose, transl + d_transl

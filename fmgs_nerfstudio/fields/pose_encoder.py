@@ -31,7 +31,7 @@ class PoseEncoder(nn.Module):
     def __init__(self, config: PoseEncoderConfig, parents: tuple[int, ...], joints: Float[Tensor, "24 3"]) -> None:
         super().__init__()
         d, own = config.dim_per_joint, 9 + 3 + 1
-        self.children_at = _levels(parents)
+        self.levels = _levels(parents)
         self.parents = parents
         bone = joints - joints[[max(parent, 0) for parent in parents]]
         self.register_buffer("bone_length", bone.norm(dim=-1, keepdim=True), persistent=False)
@@ -51,23 +51,26 @@ class PoseEncoder(nn.Module):
         posed = (bones[:, :3, :3] @ joints[..., None])[..., 0] + bones[:, :3, 3]
         positions = (posed - posed[0]) @ bones[0, :3, :3] / self.size  # in the root's axes
         own = torch.cat([local.flatten(1), positions, self.bone_length], dim=-1)
-        features: list[Tensor] = [torch.empty(0)] * N_JOINTS
-        root = self.root(torch.cat([local.flatten(), positions.flatten()]))
-        for level in self.children_at:
-            parent = torch.stack([features[self.parents[j]] if self.parents[j] >= 0 else root for j in level])
-            x = torch.cat([own[level], parent], dim=-1)[:, None]
+        features = self.root(torch.cat([local.flatten(), positions.flatten()]))[None]
+        for level, parents in self.levels:  # `features` holds the root's global ones, then the joints' level by level
+            x = torch.cat([own[level], features[parents]], dim=-1)[:, None]
             h = torch.baddbmm(self.b1[level], x, self.w1[level]).relu()
-            for j, feature in zip(level, torch.baddbmm(self.b2[level], h, self.w2[level])[:, 0], strict=True):
-                features[j] = feature
-        return self.out(torch.cat(features))
+            features = torch.cat([features, torch.baddbmm(self.b2[level], h, self.w2[level])[:, 0]])
+        return self.out(features[1:].flatten())
 
 
-def _levels(parents: tuple[int, ...]) -> list[list[int]]:
-    """Joints by their distance from the root."""
+def _levels(parents: tuple[int, ...]) -> list[tuple[list[int], list[int]]]:
+    """Joints by their distance from the root, with their parents' rows among what is known then (row 0: the root's)."""
     depth: list[int] = []
     for parent in parents:
         depth.append(0 if parent < 0 else depth[parent] + 1)
-    return [[j for j, d in enumerate(depth) if d == level] for level in range(max(depth) + 1)]
+    levels: list[tuple[list[int], list[int]]] = []
+    row = {-1: 0}
+    for at in range(max(depth) + 1):
+        joints = [j for j, d in enumerate(depth) if d == at]
+        levels.append((joints, [row[parents[j]] for j in joints]))
+        row |= {j: len(row) + i for i, j in enumerate(joints)}
+    return levels
 
 
 def _local_rotations(rotations: Float[Tensor, "24 3 3"], parents: tuple[int, ...]) -> Float[Tensor, "24 3 3"]:
