@@ -59,7 +59,7 @@ class FMGSDataManagerConfig(FullImageDatamanagerConfig):
     """Full images of one capture, decoded ahead of the training loop into a bounded cache."""
 
     _target: type = field(default_factory=lambda: FMGSDataManager)
-    dataparser: FMGSDataParserConfig = field(default_factory=FMGSDataParserConfig)  # pyright: ignore[reportIncompatibleVariableOverride]
+    dataparser: FMGSDataParserConfig = field(default_factory=FMGSDataParserConfig)
     """Reader of the capture."""
     cache_megabytes: int = 2048
     """Most memory for decoded frames, per split."""
@@ -93,12 +93,12 @@ class FMGSDataManager(FullImageDatamanager[AvatarDataset]):
         return dataset
 
     @cached_property
-    def cached_train(self) -> FrameCache:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def cached_train(self) -> FrameCache:
         self.train_cameras = self.train_dataset.cameras.to(self.device)
         return FrameCache(self.train_dataset.get_data, len(self.train_dataset), self.config.cache_megabytes)
 
     @cached_property
-    def cached_eval(self) -> FrameCache:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def cached_eval(self) -> FrameCache:
         return FrameCache(self.eval_dataset.get_data, len(self.eval_dataset), self.config.cache_megabytes)
 
     def next_train(self, step: int) -> tuple[Cameras, Batch]:

@@ -1,4 +1,4 @@
-"""Products of many small matrices: torch calls a GEMM for each, or broadcasts over an inner length of three; both slow."""
+"""Products of many small matrices: torch would call a GEMM for each, or broadcast over an inner length of three."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class _MatmulOnCpu(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        a, b = ctx.saved_tensors
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        (grad,), (a, b) = grads, ctx.saved_tensors
         grad_a = _product(grad, b.transpose(1, 2)) if ctx.needs_input_grad[0] else None
         grad_b = _product(a.transpose(1, 2), grad) if ctx.needs_input_grad[1] else None
         return grad_a, grad_b

@@ -49,7 +49,8 @@ class FMGSTrainerConfig(TrainerConfig):
     def settle(self) -> None:
         """Fill what depends on the capture or on the length of the run: vertices, decays."""
         datamanager, model = self.pipeline.datamanager, self.pipeline.model
-        datamanager.dataparser.data = datamanager.data or datamanager.dataparser.data
+        datamanager.data = (datamanager.data or datamanager.dataparser.data).resolve()
+        datamanager.dataparser.data = datamanager.data
         capture = datamanager.dataparser.setup().capture()
         if model.n_vertices is None:
             model.n_vertices = default_n_vertices(capture.person_pixels)

@@ -138,7 +138,7 @@ class FMGSModel(Model):
 
     # --- one training step, top to bottom ---------------------------------------------------------------------------
 
-    def get_outputs(self, camera: Cameras) -> dict[str, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def get_outputs(self, camera: Cameras) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Render one camera (nerfstudio's `Cameras` of shape [1]); see `compose_outputs` for the maps."""
         view = _camera(camera)
         avatar = self.pose_avatar(self._pose_id(camera))
@@ -146,7 +146,7 @@ class FMGSModel(Model):
         names = self.modalities if self.training else ROUTES
         routes = ROUTES if self.config.coordinated else OPEN
         rendered = render_modalities(avatar, self.shade(avatar, centre), view, sorted(names), routes)
-        outputs: dict[str, Any] = compose_outputs(rendered, view, self.kwargs["metadata"]["background"])
+        outputs = compose_outputs(rendered, view, self.kwargs["metadata"]["background"])
         if self.training:
             return outputs | {"avatar": avatar}
         return outputs | {"semantics": draw_semantics(outputs.pop("logits"))}
@@ -292,12 +292,9 @@ def _first_view(capture: Capture, pelvis: Float[Tensor, "P 3"]) -> FirstView:
 
 
 def _camera(camera: Cameras) -> Camera:
-    return Camera.from_opengl(
-        camera.camera_to_worlds[0],
-        *(float(value) for value in (camera.fx[0], camera.fy[0], camera.cx[0], camera.cy[0])),
-        int(camera.width[0]),
-        int(camera.height[0]),
-    )
+    fx, fy, cx, cy = (float(value[0]) for value in (camera.fx, camera.fy, camera.cx, camera.cy))
+    width, height = int(camera.width[0]), int(camera.height[0])
+    return Camera.from_opengl(camera.camera_to_worlds[0], fx, fy, cx, cy, width, height)
 
 
 def default_n_vertices(person_pixels: int) -> int:

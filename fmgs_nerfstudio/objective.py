@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from torch import Tensor
 
 from fmgs_nerfstudio import losses
@@ -104,7 +104,7 @@ def active_terms(weights: LossWeights, priors: Iterable[Kind]) -> tuple[str, ...
 
 def neighbours_of(points: Float[Tensor, "N 3"]) -> Int[Tensor, "N K"]:
     """The nearest other points of each."""
-    _, index = cKDTree(points.numpy(force=True)).query(points.numpy(force=True), k=NEIGHBOURS + 1)
+    _, index = KDTree(points.numpy(force=True)).query(points.numpy(force=True), k=NEIGHBOURS + 1)
     return torch.from_numpy(index[:, 1:].copy()).to(points.device)
 
 

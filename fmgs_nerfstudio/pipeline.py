@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fmgs_dataparsers.capture import Split
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
 
 from fmgs_nerfstudio.data import FMGSDataManager, FMGSDataManagerConfig
@@ -33,7 +34,8 @@ class FMGSPipeline(VanillaPipeline):
     ) -> dict[str, Any]:
         """Means over images, and their standard deviations on request, of each split that has images."""
         metrics: dict[str, Any] = {}
-        for split, prefix in (("novel_view", ""), ("novel_pose", "novel_pose_")):
+        prefixes: dict[Split, str] = {"novel_view": "", "novel_pose": "novel_pose_"}
+        for split, prefix in prefixes.items():
             loader = self.datamanager.eval_loader(split)
             if len(loader):
                 means = self.get_average_image_metrics(loader, f"eval_{split}", step, output_path, get_std)

@@ -144,7 +144,8 @@ class Capture:
             K = camera.K.copy()
             K[:2, 2] -= 0.5  # OpenCV's pixel centres are at whole numbers
             size = (camera.width, camera.height)
-            maps[name] = cv2.initUndistortRectifyMap(K, camera.distortion, None, K, size, cv2.CV_32FC1)
+            distortion = np.zeros(5) if camera.distortion is None else camera.distortion
+            maps[name] = cv2.initUndistortRectifyMap(K, distortion, np.eye(3), K, size, cv2.CV_32FC1)
         return maps
 
 

@@ -20,9 +20,7 @@ class ConditionedMLP(nn.Module):
         self.first = nn.Linear(in_dim, hidden_dim)
         self.condition = nn.Linear(condition_dim, hidden_dim, bias=False) if condition_dim else None
         widths = [hidden_dim] * hidden_layers
-        self.hidden = nn.Sequential(
-            *(layer for a, b in pairwise(widths) for layer in (nn.Linear(a, b), nn.ReLU()))
-        )
+        self.hidden = nn.Sequential(*(layer for a, b in pairwise(widths) for layer in (nn.Linear(a, b), nn.ReLU())))
         self.out = nn.Linear(hidden_dim, out_dim)
 
     def forward(self, x: Float[Tensor, "N I"], condition: Float[Tensor, "C"] | None = None) -> Float[Tensor, "N O"]:
