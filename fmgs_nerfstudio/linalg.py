@@ -32,12 +32,16 @@ class _MatmulOnCpu(torch.autograd.Function):
         return _product(a.detach(), b.detach())
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        (grad,), (a, b) = grads, ctx.saved_tensors
-        grad_a = _product(grad, b.transpose(1, 2)) if ctx.needs_input_grad[0] else None
-        grad_b = _product(a.transpose(1, 2), grad) if ctx.needs_input_grad[1] else None
-        return grad_a, grad_b
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        return _gradients(ctx, *grad_outputs)
+
+
+@once_differentiable
+def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    a, b = ctx.saved_tensors
+    grad_a = _product(grad, b.transpose(1, 2)) if ctx.needs_input_grad[0] else None
+    grad_b = _product(a.transpose(1, 2), grad) if ctx.needs_input_grad[1] else None
+    return grad_a, grad_b
 
 
 def _product(a: Float[Tensor, "N i j"], b: Float[Tensor, "N j k"]) -> Float[Tensor, "N i k"]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from scipy.spatial import KDTree
@@ -104,8 +105,9 @@ def active_terms(weights: LossWeights, priors: Iterable[Kind]) -> tuple[str, ...
 
 def neighbours_of(points: Float[Tensor, "N 3"]) -> Int[Tensor, "N K"]:
     """The nearest other points of each."""
-    _, index = KDTree(points.numpy(force=True)).query(points.numpy(force=True), k=NEIGHBOURS + 1)
-    return torch.from_numpy(index[:, 1:].copy()).to(points.device)
+    places = points.numpy(force=True)
+    nearest = np.asarray(KDTree(places).query(places, k=NEIGHBOURS + 1)[1])
+    return torch.from_numpy(nearest[:, 1:].copy()).to(points.device)
 
 
 def image_terms(
