@@ -81,7 +81,7 @@ fmgs_avatar = MethodSpecification(
             "skinning": _group(1e-4),
             "scales": _group(1e-2),
             "opacities": _group(3e-2),
-            "poses": _group(1e-3),
+            "poses": _group(2e-3),
         },
         machine=MachineConfig(device_type="cuda" if torch.cuda.is_available() else "cpu"),
         logging=LoggingConfig(steps_per_log=10),

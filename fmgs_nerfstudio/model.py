@@ -78,7 +78,7 @@ class FMGSModelConfig(ModelConfig):
     """Isolate gradients by modality (4.5); off: every loss moves everything."""
     refine_poses: bool = True
     """Learn a correction of every training pose: on for ZJU-MoCap, off for PeopleSnapshot in the paper."""
-    pose_radius: int = 3
+    pose_radius: int = 8
     """Training frames before and after that share in the correction of a pose; 0: each for itself."""
     seed: int = 0
     """Seed of the draws in training; each is made from seed and step, so a resumed run draws the same."""

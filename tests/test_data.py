@@ -8,8 +8,9 @@ from typing import Any, cast
 
 import pytest
 import torch
+from nerfstudio.cameras.cameras import Cameras
 
-from fmgs_nerfstudio.data import FMGSDataManager, FrameCache
+from fmgs_nerfstudio.data import FMGSDataManager, FrameCache, crop_to_person
 
 
 def _frame(index: int) -> dict[str, Any]:
@@ -69,3 +70,34 @@ def test_every_pass_has_every_frame_once_in_an_order_of_its_own() -> None:
 def test_a_resumed_run_sees_the_same_frames() -> None:
     assert _order(0, range(21))[10:] == _order(0, range(10, 21))
     assert _order(0, range(21)) != _order(1, range(21))
+
+
+def camera(height: int, width: int) -> Cameras:
+    return Cameras(torch.eye(4)[None, :3], fx=100.0, fy=100.0, cx=20.0, cy=30.0, width=width, height=height)[0:1]
+
+
+def test_a_crop_sees_the_same_rays() -> None:
+    """Pixel (i, j) of the crop is pixel (i + y0, j + x0) of the image, in the maps and in the camera."""
+    rows, columns = torch.meshgrid(torch.arange(60.0), torch.arange(40.0), indexing="ij")
+    batch = {"image": torch.stack([rows, columns, rows], -1), "mask": torch.zeros(60, 40, 1), "image_idx": 3}
+    batch["mask"][20:40, 10:15] = 1
+    whole = camera(60, 40)
+    cropped, maps = crop_to_person(whole, batch, margin=0.1)
+    y0, x0 = (int(value) for value in maps["image"][0, 0, :2])
+    assert (y0, x0) == (18, 8)
+    assert maps["image"].shape == (24, 9, 3)
+    assert (int(cropped.height), int(cropped.width)) == (24, 9)
+    assert float(cropped.cx) == 20 - x0
+    assert float(cropped.cy) == 30 - y0
+    assert maps["image_idx"] == 3
+    coords = torch.tensor([[5.5, 3.5]])
+    there = whole.generate_rays(0, coords=coords + torch.tensor([[y0, x0]]))
+    here = cropped.generate_rays(0, coords=coords)
+    assert torch.allclose(there.directions, here.directions, atol=1e-6)
+
+
+def test_an_empty_mask_is_not_cropped() -> None:
+    batch = {"image": torch.zeros(6, 4, 3), "mask": torch.zeros(6, 4, 1)}
+    cropped, maps = crop_to_person(camera(6, 4), batch, margin=0.1)
+    assert maps["image"].shape == (6, 4, 3)
+    assert int(cropped.height) == 6
