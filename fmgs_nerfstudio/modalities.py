@@ -91,6 +91,11 @@ def compose_outputs(
     return outputs
 
 
+def draw_normal(normal: Float[Tensor, "H W 3"]) -> Float[Tensor, "H W 3"]:
+    """(n + 1) / 2, black where nothing is: nerfstudio shows and saves maps of three channels as colours."""
+    return torch.where(normal.norm(dim=-1, keepdim=True) > 0.5, normal / 2 + 0.5, 0)
+
+
 def draw_semantics(logits: Float[Tensor, "H W C"]) -> Float[Tensor, "H W 3"]:
     """The palette's colour of the most likely class: argmax of softmax, and so of the logits (4.2.3)."""
     return (torch.from_numpy(PALETTE).to(logits) / 255)[logits.argmax(-1)]

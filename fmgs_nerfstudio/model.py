@@ -31,7 +31,7 @@ from fmgs_nerfstudio.fields.semantics import SemanticsField, SemanticsFieldConfi
 from fmgs_nerfstudio.fields.skinning import SkinningField, SkinningFieldConfig, SurfaceWeights, blend, fit_to_surface
 from fmgs_nerfstudio.fields.volumes import FeatureVolume
 from fmgs_nerfstudio.linalg import matvec
-from fmgs_nerfstudio.modalities import Avatar, compose_outputs, draw_semantics, render_modalities
+from fmgs_nerfstudio.modalities import Avatar, compose_outputs, draw_normal, draw_semantics, render_modalities
 from fmgs_nerfstudio.objective import (
     TERMS,
     LossWeights,
@@ -149,7 +149,8 @@ class FMGSModel(Model):
         outputs = compose_outputs(rendered, view, self.kwargs["metadata"]["background"])
         if self.training:
             return outputs | {"avatar": avatar}
-        return outputs | {"semantics": draw_semantics(outputs.pop("logits"))}
+        drawn = {name: draw_normal(outputs[name]) for name in ("normal", "surface_normal")}
+        return outputs | drawn | {"semantics": draw_semantics(outputs.pop("logits"))}
 
     def pose_avatar(self, pose_id: int) -> Avatar:
         """Canonical surfels, corrected for the pose, and their way to the observed world (Fig. 1, a to c)."""
@@ -214,10 +215,11 @@ class FMGSModel(Model):
         def begin(step: int) -> None:
             if self.run_length == 0 and trainer is not None:
                 self.run_length.fill_(trainer.config.max_num_iterations)
+            CONSOLE.log("Fitting the skinning field to the body's weights ...")
             error = fit_to_surface(
                 self.skinning, self.surface, self.config.schedule.skinning_fit_steps, self._generator("fit")
             )
-            CONSOLE.log(f"Skinning field fitted to the body's weights: {error:.4f} rms")
+            CONSOLE.log(f"Skinning weights are off by {error:.4f} (rms)")
 
         def keep(step: int) -> None:
             self.step = step
@@ -244,8 +246,8 @@ class FMGSModel(Model):
         """Metrics of one held-out image, and the images that ns-eval saves."""
         metrics = image_metrics(outputs, {key: value for key, value in batch.items() if isinstance(value, Tensor)})
         rgb, truth = outputs["rgb"].clamp(0, 1), batch["image"].to(self.device)
-        normals = [outputs[name] / 2 + 0.5 for name in ("normal", "surface_normal")]
-        return metrics, {"img": torch.cat([truth, rgb], 1), "maps": torch.cat([*normals, outputs["semantics"]], 1)}
+        maps = [outputs[name] for name in ("normal", "surface_normal", "semantics")]
+        return metrics, {"img": torch.cat([truth, rgb], 1), "maps": torch.cat(maps, 1)}
 
     def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
         """As torch's, always strict: nerfstudio would fall back to loading half of a checkpoint without a word."""
@@ -288,7 +290,7 @@ def _first_view(capture: Capture, pelvis: Float[Tensor, "P 3"]) -> FirstView:
     towards = to_camera[:3, 3].float() - centre
     up = torch.tensor(capture.up)
     towards = towards - up * (towards @ up)
-    return FirstView(capture.up, centre, towards / towards.norm() * 3.0)
+    return FirstView(capture.up, centre, towards / towards.norm() * 2.3)
 
 
 def _camera(camera: Cameras) -> Camera:

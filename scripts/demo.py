@@ -55,9 +55,7 @@ def main(demo: Demo) -> None:
     else:
         where = ["--output-dir", out / "outputs", "--experiment-name", "capture", "--timestamp", RUN_NAME]
         how = ["--max-num-iterations", steps, "--vis", "tensorboard"]
-        _call(
-            "ns-train", "fmgs-avatar", "--data", capture, "--max-num-iterations", steps, *places, "--vis", "tensorboard"
-        )
+        _call("ns-train", "fmgs-avatar", "--data", capture, *where, *how)
         (run / "finished.json").write_text(json.dumps({"steps": steps}))
 
     console.rule("3 of 4: ns-eval on views and poses that training has not seen")

@@ -149,7 +149,7 @@ class Capture:
         return maps
 
 
-def check_files(root: Path, frames: Iterable[Frame]) -> None:
+def check_files(frames: Iterable[Frame]) -> None:
     """Every image and mask is there and not cut off, so that training does not stop half-way through the data.
 
     Only the first and last bytes are read.
@@ -159,11 +159,9 @@ def check_files(root: Path, frames: Iterable[Frame]) -> None:
     """
     paths = sorted({path for frame in frames for path in (frame.image, frame.mask)})
     if missing := [path for path in paths if not path.is_file()]:
-        raise CaptureError(f"{root}: {missing[0]} is missing{_more(missing)}; the capture's own index names it")
+        raise CaptureError(f"{missing[0]} is missing{_more(missing)}; the capture's own index names it")
     if broken := [path for path in paths if not _is_whole(path)]:
-        raise CaptureError(
-            f"{root}: {broken[0]} is truncated or not an image{_more(broken)}; copy it again from its source"
-        )
+        raise CaptureError(f"{broken[0]} is truncated or not an image{_more(broken)}; copy it again from its source")
 
 
 def _more(paths: list[Path]) -> str:

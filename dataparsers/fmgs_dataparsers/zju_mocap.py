@@ -54,7 +54,7 @@ def read(root: Path, body_model: Path | None, downscale: int | None) -> Capture:
         split: tuple(_frame(root, image, row[int(image.stem)]) for image in members)
         for split, members in splits.items()
     }
-    check_files(root, [frame for members in frames.values() for frame in members])
+    check_files([frame for members in frames.values() for frame in members])
 
     try:
         body_path = find_body_model("neutral", [body_model, root])
@@ -84,7 +84,7 @@ def _read(path: Path) -> Any:
     try:
         return read_numpy_object(path)
     except (ValueError, FileNotFoundError) as error:
-        raise CaptureError(str(error)) from error
+        raise CaptureError(f"{error}; copy it again from its source") from error
 
 
 def _params_folder(root: Path) -> Path | None:

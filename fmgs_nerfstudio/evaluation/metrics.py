@@ -13,7 +13,7 @@ from fmgs_nerfstudio.ssim import ssim
 def image_metrics(outputs: dict[str, Tensor], batch: dict[str, Tensor]) -> dict[str, float]:
     """psnr (dB), ssim, mask_iou always; normal_degrees, depth_mm and miou where `batch` has the exact maps.
 
-    `outputs` as `compose_outputs` makes them; `batch`: image [H, W, 3] and mask [H, W, 1], and `truth_normal`,
+    `outputs` as the model draws them for people; `batch`: image [H, W, 3] and mask [H, W, 1], and `truth_normal`,
     `truth_depth`, `truth_semantics`. Full image. Normals and depth count where truth and rendering both cover more
     than half a pixel.
     """
@@ -24,7 +24,7 @@ def image_metrics(outputs: dict[str, Tensor], batch: dict[str, Tensor]) -> dict[
     if "truth_normal" in batch:
         truth = {name: batch[f"truth_{name}"].to(device) for name in ("normal", "depth", "semantics")}
         both = covered & mask & (truth["depth"] > 0)
-        metrics["normal_degrees"] = angle_degrees(outputs["normal"][both], truth["normal"][both])
+        metrics["normal_degrees"] = angle_degrees(normals_of(outputs["normal"])[both], truth["normal"][both])
         metrics["depth_mm"] = float((outputs["depth"][..., 0] - truth["depth"])[both].abs().mean() * 1000)
         metrics["miou"] = mean_iou(labels_of(outputs["semantics"]), truth["semantics"].long())
     return metrics
@@ -51,6 +51,11 @@ def mean_iou(labels: Int[Tensor, "H W"], truth: Int[Tensor, "H W"]) -> float:
     """Mean intersection over union of the classes present in the truth, background left out."""
     present = [c for c in truth.unique().tolist() if c != 0]
     return sum(iou(labels == c, truth == c) for c in present) / max(len(present), 1)
+
+
+def normals_of(drawn: Float[Tensor, "H W 3"]) -> Float[Tensor, "H W 3"]:
+    """Unit vectors of a map drawn as (n + 1) / 2; 0 where it is black."""
+    return torch.where(drawn.amax(-1, keepdim=True) > 0, drawn * 2 - 1, 0)
 
 
 def labels_of(semantics: Float[Tensor, "H W 3"]) -> Int[Tensor, "H W"]:

@@ -50,14 +50,12 @@ _OUTPUTS = ("rgb", "depth", "normal", "surface_normal", "semantics")
 
 
 def picture(name: str, maps: dict[str, Float[Tensor, "H W C"]]) -> Image:
-    """An output map as people see it: depth near = bright, normals as (n + 1) / 2, black where nothing is."""
+    """An output map as people see it; depth near = bright, black where nothing is."""
     value = maps[name].cpu()
     if name == "depth":
         covered = value > 0
         near, far = (value[covered].min(), value[covered].max()) if covered.any() else (0, 1)
         value = torch.where(covered, 1 - 0.8 * (value - near) / (far - near + 1e-6), 0).expand(-1, -1, 3)
-    elif name in ("normal", "surface_normal"):
-        value = torch.where(value.norm(dim=-1, keepdim=True) > 0.5, value / 2 + 0.5, 0)
     return _bytes(value)
 
 

@@ -8,7 +8,8 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio
 from torchmetrics.classification import MulticlassJaccardIndex
 
-from fmgs_nerfstudio.evaluation.metrics import angle_degrees, image_metrics, iou, labels_of, mean_iou, psnr
+from fmgs_nerfstudio.evaluation.metrics import angle_degrees, image_metrics, iou, labels_of, mean_iou, normals_of, psnr
+from fmgs_nerfstudio.modalities import draw_normal
 from fmgs_nerfstudio.priors.classes import NUM_CLASSES, PALETTE
 
 
@@ -56,7 +57,7 @@ def test_a_perfect_image_and_one_that_is_off_by_known_amounts() -> None:
         "rgb": batch["image"] + 1e-3,
         "accumulation": torch.ones(height, width, 1),
         "depth": torch.full((height, width, 1), 2.013),
-        "normal": normal,
+        "normal": draw_normal(normal),
         "semantics": torch.from_numpy(PALETTE).float()[ids.long()] / 255,
     }
     metrics = image_metrics(outputs, batch)
@@ -69,3 +70,10 @@ def test_a_perfect_image_and_one_that_is_off_by_known_amounts() -> None:
     assert all(isinstance(value, float) and np.isfinite(value) for value in metrics.values())
     without_truth = image_metrics(outputs, {key: batch[key] for key in ("image", "mask")})
     assert set(without_truth) == {"psnr", "ssim", "mask_iou"}
+
+
+def test_normals_come_back_from_their_colours() -> None:
+    normal = torch.nn.functional.normalize(torch.randn(9, 7, 3), dim=-1)
+    normal[:3] = 0
+    assert torch.allclose(normals_of(draw_normal(normal)), normal, atol=1e-6)
+    assert not draw_normal(normal)[:3].any()
