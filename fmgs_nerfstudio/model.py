@@ -30,7 +30,6 @@ from fmgs_nerfstudio.fields.pose_encoder import PoseEncoder, PoseEncoderConfig
 from fmgs_nerfstudio.fields.semantics import SemanticsField, SemanticsFieldConfig
 from fmgs_nerfstudio.fields.skinning import SkinningField, SkinningFieldConfig, SurfaceWeights, blend, fit_to_surface
 from fmgs_nerfstudio.fields.volumes import FeatureVolume
-from fmgs_nerfstudio.linalg import matvec
 from fmgs_nerfstudio.modalities import Avatar, compose_outputs, draw_normal, draw_semantics, render_modalities
 from fmgs_nerfstudio.objective import (
     TERMS,
@@ -170,7 +169,7 @@ class FMGSModel(Model):
     def shade(self, avatar: Avatar, camera_centre: Float[Tensor, "3"]) -> Float[Tensor, "N 3"]:
         """RGB of every surfel as this camera sees it (Eq. 7)."""
         linear = avatar.T[:, :, :3]
-        means = matvec(linear, avatar.canonical.means) + avatar.T[:, :, 3]
+        means = torch.bmm(linear, avatar.canonical.means[..., None])[..., 0] + avatar.T[:, :, 3]
         d_hat = canonical_direction(linear, means - camera_centre)
         return self.appearance(avatar.f_c, avatar.z_g, avatar.Z_p, d_hat)
 

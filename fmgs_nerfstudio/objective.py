@@ -12,7 +12,6 @@ from scipy.spatial import KDTree
 from torch import Tensor
 
 from fmgs_nerfstudio import losses
-from fmgs_nerfstudio.linalg import matmul
 from fmgs_nerfstudio.modalities import Avatar
 from fmgs_nerfstudio.priors.classes import NUM_CLASSES
 from fmgs_nerfstudio.priors.maps import Kind
@@ -157,4 +156,4 @@ def surfel_terms(
 
 
 def _covariance(tangents: Float[Tensor, "N 3 2"]) -> Float[Tensor, "N 3 3"]:
-    return matmul(tangents, tangents.transpose(1, 2))
+    return torch.bmm(tangents, tangents.transpose(1, 2))

@@ -13,10 +13,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fmgs_nerfstudio.linalg import matmul, matvec
 from fmgs_nerfstudio.surfels import Surfels
 
 
@@ -57,10 +57,10 @@ def pose_surfels(
     A blend of rotations is no rotation; the ray transform takes any two tangents, so they are not made orthogonal.
     """
     linear = T[:, :, :3]
-    means = matvec(linear, surfels.means) + T[:, :, 3]
+    means = torch.bmm(linear, surfels.means[..., None])[..., 0] + T[:, :, 3]
     if not route.position:
         means, linear = means.detach(), linear.detach()
-    tangents = matmul(linear, surfels.frames[:, :, :2])
+    tangents = torch.bmm(linear, surfels.frames[:, :, :2])
     if not route.orientation:
         tangents = tangents.detach()
     scales = surfels.scales if route.shape else surfels.scales.detach()

@@ -9,8 +9,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from fmgs_nerfstudio.linalg import matmul
-
 
 class Surfels(NamedTuple):
     """Surfels in canonical space, metres.
@@ -64,7 +62,7 @@ def correct(
     normal = surfels.frames[..., 2]
     return Surfels(
         surfels.means + normal * delta_d,
-        matmul(surfels.frames, rotation_exp(delta_r)),
+        torch.bmm(surfels.frames, rotation_exp(delta_r)),
         surfels.scales * delta_s.exp(),
     )
 
