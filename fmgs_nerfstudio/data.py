@@ -44,13 +44,13 @@ class AvatarDataset(InputDataset):
         """
         frame = self.frames[image_idx]
         truth = self.capture.truth(frame) if self.with_truth else {}
-        mask = torch.from_numpy(truth.pop("mask", None) if truth else self.capture.mask(frame))[..., None]
+        mask = torch.from_numpy(truth.pop("mask") if truth else self.capture.mask(frame))[..., None]
         image = torch.from_numpy(self.capture.image(frame)).float() / 255
         image = image * mask + self.background * (1 - mask)
-        maps = {f"truth_{kind}": torch.from_numpy(value) for kind, value in truth.items()}
+        maps = {f"truth_{kind}": torch.tensor(value) for kind, value in truth.items()}
         if not self.with_truth:
             priors = ((kind, self.capture.prior(kind, frame)) for kind in ("depth", "normal", "semantics"))
-            maps |= {f"prior_{kind}": torch.from_numpy(value) for kind, value in priors if value is not None}
+            maps |= {f"prior_{kind}": torch.tensor(value) for kind, value in priors if value is not None}
         return {"image_idx": image_idx, "image": image, "mask": mask, **maps}
 
 
