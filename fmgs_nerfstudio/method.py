@@ -18,7 +18,7 @@ from fmgs_nerfstudio.schedule import DecayConfig
 
 @dataclass
 class AdamConfig(AdamOptimizerConfig):
-    """Adam; fused, which on a CPU takes a third of the time."""
+    """Adam, by default in torch's fused form."""
 
     eps: float = 1e-15
     """Added to the denominator."""
