@@ -1,74 +1,74 @@
-"""The rendered modalities: what each composites over the surfels, and the maps that people see."""
+"""The rendered modalities, one entry of `MODALITIES` each: what it composites over the surfels and along which route
+its gradient flows, the maps that come out, how people see them; and for a distilled one its field and its losses."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from fmgs_nerfstudio.priors.classes import PALETTE
+from fmgs_nerfstudio import losses
+from fmgs_nerfstudio.avatar import Avatar
+from fmgs_nerfstudio.fields.semantics import SemanticsField
+from fmgs_nerfstudio.objective import TERMS, Step, Term
+from fmgs_nerfstudio.priors.classes import NUM_CLASSES, PALETTE
 from fmgs_nerfstudio.rendering import Camera, Layer, depth_to_normal, rasterize, surfel_normals
-from fmgs_nerfstudio.routes import ROUTES, PosedSurfels, Route, pose_surfels
-from fmgs_nerfstudio.surfels import Surfels
+from fmgs_nerfstudio.routes import OPEN, ROUTES, PosedSurfels, Route, pose_surfels
 
 BACKGROUND_LOGIT = 10.0
 """Logit of class 0 where no surfel is."""
 _LEAST_ALPHA = 1 / 255  # below it, a map that divides by alpha says nothing
 
+Maps = dict[str, Float[Tensor, "H W C"]]
+Values = Callable[[PosedSurfels, Camera], Float[Tensor, "N C"]]
 
-class Avatar(NamedTuple):
-    """The avatar in one pose: everything that does not depend on the camera."""
 
-    canonical: Surfels
-    T: Float[Tensor, "N 3 4"]
-    opacities: Float[Tensor, "N"]
-    f_c: Float[Tensor, "N D"]
-    f_s: Float[Tensor, "N D"]
-    z_g: Float[Tensor, "N Z"]
-    Z_p: Float[Tensor, "L"]
-    logits: Float[Tensor, "N C"]
+@dataclass(frozen=True)
+class Modality:
+    """All that the method knows of one modality."""
+
+    route: Route
+    """What the gradient of its losses may reach (4.5)."""
+    maps: Callable[[Float[Tensor, "H W C"], Float[Tensor, "H W 1"], Camera], Maps]
+    """Output maps of the composited values and alpha, which is detached; for training and metrics."""
+    values: Values | None = None
+    """What is composited; none: what its decoder gives, or the colour."""
+    decoder: Callable[[int], nn.Module] | None = None
+    """Field on a feature volume of its own, made for so many features: a property distilled from a prior."""
+    draw: Callable[[Maps], Maps] = lambda maps: maps
+    """The maps as people see them: nerfstudio shows and saves those of three channels as colours."""
+    terms: Mapping[str, Term] = field(default_factory=dict)
+    """Losses of its own, by name."""
 
 
 def render_modalities(
-    avatar: Avatar,
-    rgb: Float[Tensor, "N 3"],
-    camera: Camera,
-    names: Iterable[str],
-    routes: Mapping[str, Route] = ROUTES,
-) -> dict[str, Float[Tensor, "H W C"]]:
-    """Composite modalities in one pass (Eq. 1), each with the gradient that its row of `routes` admits.
+    avatar: Avatar, rgb: Float[Tensor, "N 3"], camera: Camera, names: Iterable[str], coordinated: bool = True
+) -> Maps:
+    """Composite modalities in one pass (Eq. 1), each with the gradient that its route admits; not `coordinated`: with
+    every gradient.
 
-    Returns, per name: "colour" rgb and alpha, "depth" z of the surfels' centres and alpha, "normal" camera-space
-    normals, "semantics" logits; sums over surfels, not divided by alpha.
+    Returns sums over surfels, not divided by alpha, by name; "colour" is rgb and alpha, "depth" z and alpha.
     """
     names = list(names)
     layers = []
     for name in names:
-        posed = pose_surfels(avatar.canonical, avatar.opacities, avatar.T, routes[name])
-        layers.append(Layer(*posed, _values(name, avatar, rgb, posed, camera)))
+        modality = MODALITIES[name]
+        posed = pose_surfels(avatar.canonical, avatar.opacities, avatar.T, modality.route if coordinated else OPEN)
+        if modality.values is not None:
+            values = modality.values(posed, camera)
+        elif modality.decoder is not None:
+            values = avatar.distilled[name].values
+        else:
+            values = _with_alpha(rgb)
+        layers.append(Layer(*posed, values))
     return dict(zip(names, rasterize(layers, camera), strict=True))
 
 
-def _values(
-    name: str, avatar: Avatar, rgb: Float[Tensor, "N 3"], posed: PosedSurfels, camera: Camera
-) -> Float[Tensor, "N C"]:
-    if name == "colour":
-        return torch.cat([rgb, torch.ones_like(rgb[:, :1])], dim=-1)
-    if name == "depth":  # with an alpha of its own: the colour's would carry the colour's gradient
-        z = posed.means @ camera.viewmat[2:3, :3].T + camera.viewmat[2, 3]
-        return torch.cat([z, torch.ones_like(z)], dim=-1)
-    if name == "normal":
-        return surfel_normals(posed.tangents, posed.means, camera)
-    return avatar.logits
-
-
-def compose_outputs(
-    rendered: dict[str, Float[Tensor, "H W C"]], camera: Camera, background: tuple[float, float, float]
-) -> dict[str, Float[Tensor, "H W C"]]:
+def compose_outputs(rendered: Maps, camera: Camera, background: tuple[float, float, float]) -> Maps:
     """Output maps of what was rendered.
 
     rgb [3] and accumulation [1]; depth [1]: expected z of the surfels' centres in metres (as gsplat 1.4 defines it;
@@ -76,23 +76,63 @@ def compose_outputs(
     [3]: of the surfels and of the depth map, camera axes x right, y up, z toward the camera, unit length, 0 where
     nothing is; logits [28]: of the classes, background included.
     """
-    colour = rendered["colour"]
-    alpha = colour[..., 3:]
-    outputs = {"rgb": colour[..., :3] + (1 - alpha) * colour.new_tensor(background), "accumulation": alpha}
-    something = alpha > _LEAST_ALPHA
-    if "depth" in rendered:
-        z, depth_alpha = rendered["depth"].split(1, dim=-1)
-        outputs["depth"] = torch.where(something, z / depth_alpha.clamp_min(_LEAST_ALPHA), 0)
-        outputs["surface_normal"] = depth_to_normal(outputs["depth"][..., 0].detach(), camera)
-    if "normal" in rendered:
-        outputs["normal"] = torch.where(something, normalize(rendered["normal"], dim=-1), 0)
-    if "semantics" in rendered:
-        outputs["logits"] = semantic_logits(rendered["semantics"], alpha.detach())
+    alpha = rendered["colour"][..., 3:]
+    outputs: Maps = {}
+    for name, composited in rendered.items():
+        outputs |= MODALITIES[name].maps(composited, alpha.detach(), camera)
+    return outputs | {"rgb": outputs["rgb"] + (1 - alpha) * alpha.new_tensor(background)}
+
+
+def draw_outputs(outputs: Maps) -> Maps:
+    """The maps of `compose_outputs` as people see them, and as nerfstudio shows and saves them."""
+    for modality in MODALITIES.values():
+        outputs = modality.draw(outputs)
     return outputs
 
 
+def all_terms() -> dict[str, Term]:
+    """Every loss term: the method's, and those that modalities bring."""
+    brought = [modality.terms for modality in MODALITIES.values()]
+    return {name: term for terms in (TERMS, *brought) for name, term in terms.items()}
+
+
+# --- the entries ------------------------------------------------------------------------------------------------------
+
+
+def _with_alpha(values: Float[Tensor, "N C"]) -> Float[Tensor, "N C+1"]:
+    return torch.cat([values, torch.ones_like(values[:, :1])], dim=-1)
+
+
+def _z(posed: PosedSurfels, camera: Camera) -> Float[Tensor, "N 2"]:
+    """With an alpha of its own: the colour's would carry the colour's gradient."""
+    return _with_alpha(posed.means @ camera.viewmat[2:3, :3].T + camera.viewmat[2, 3])
+
+
+def _colour_maps(composited: Float[Tensor, "H W 4"], _alpha: Tensor, _camera: Camera) -> Maps:
+    return {"rgb": composited[..., :3], "accumulation": composited[..., 3:]}
+
+
+def _depth_maps(composited: Float[Tensor, "H W 2"], alpha: Float[Tensor, "H W 1"], camera: Camera) -> Maps:
+    z, depth_alpha = composited.split(1, dim=-1)
+    depth = torch.where(alpha > _LEAST_ALPHA, z / depth_alpha.clamp_min(_LEAST_ALPHA), 0)
+    return {"depth": depth, "surface_normal": depth_to_normal(depth[..., 0].detach(), camera)}
+
+
+def _normal_maps(composited: Float[Tensor, "H W 3"], alpha: Float[Tensor, "H W 1"], _camera: Camera) -> Maps:
+    return {"normal": torch.where(alpha > _LEAST_ALPHA, normalize(composited, dim=-1), 0)}
+
+
+def _logit_maps(composited: Float[Tensor, "H W C"], alpha: Float[Tensor, "H W 1"], _camera: Camera) -> Maps:
+    return {"logits": semantic_logits(composited, alpha)}
+
+
+def semantic_logits(composited: Float[Tensor, "H W C"], alpha: Float[Tensor, "H W 1"]) -> Float[Tensor, "H W C"]:
+    """Pixel logits: the composited logits, and `BACKGROUND_LOGIT` on class 0 as far as nothing covers the pixel."""
+    return torch.cat([composited[..., :1] + (1 - alpha) * BACKGROUND_LOGIT, composited[..., 1:]], dim=-1)
+
+
 def draw_normal(normal: Float[Tensor, "H W 3"]) -> Float[Tensor, "H W 3"]:
-    """(n + 1) / 2, black where nothing is: nerfstudio shows and saves maps of three channels as colours."""
+    """(n + 1) / 2, black where nothing is."""
     return torch.where(normal.norm(dim=-1, keepdim=True) > 0.5, normal / 2 + 0.5, 0)
 
 
@@ -101,6 +141,43 @@ def draw_semantics(logits: Float[Tensor, "H W C"]) -> Float[Tensor, "H W 3"]:
     return (torch.from_numpy(PALETTE).to(logits) / 255)[logits.argmax(-1)]
 
 
-def semantic_logits(composited: Float[Tensor, "H W C"], alpha: Float[Tensor, "H W 1"]) -> Float[Tensor, "H W C"]:
-    """Pixel logits: the composited logits, and `BACKGROUND_LOGIT` on class 0 as far as nothing covers the pixel."""
-    return torch.cat([composited[..., :1] + (1 - alpha) * BACKGROUND_LOGIT, composited[..., 1:]], dim=-1)
+def _draw_logits(maps: Maps) -> Maps:
+    drawn = {name: value for name, value in maps.items() if name != "logits"}
+    return drawn | {"semantics": draw_semantics(maps["logits"])}
+
+
+def _semantic_loss(step: Step) -> Float[Tensor, ""]:
+    labels = step.batch["prior_semantics"]
+    return losses.semantic_loss(step.outputs["logits"], labels, torch.ones_like(labels, dtype=torch.bool))
+
+
+def _semantic_regularization(step: Step) -> Float[Tensor, ""]:
+    features, logits = step.avatar.distilled["semantics"]
+    return losses.semantic_regularization(features, logits.detach().argmax(-1), NUM_CLASSES)
+
+
+MODALITIES: dict[str, Modality] = {
+    "colour": Modality(ROUTES["colour"], _colour_maps),
+    "depth": Modality(
+        ROUTES["depth"],
+        _depth_maps,
+        values=_z,
+        draw=lambda maps: maps | {"surface_normal": draw_normal(maps["surface_normal"])},
+    ),
+    "normal": Modality(
+        ROUTES["normal"],
+        _normal_maps,
+        values=lambda posed, camera: surfel_normals(posed.tangents, posed.means, camera),
+        draw=lambda maps: maps | {"normal": draw_normal(maps["normal"])},
+    ),
+    "semantics": Modality(
+        ROUTES["semantics"],
+        _logit_maps,
+        decoder=lambda width: SemanticsField(width, NUM_CLASSES),
+        draw=_draw_logits,
+        terms={
+            "L_s": Term(_semantic_loss, ("semantics",), "semantics"),
+            "L_reg": Term(_semantic_regularization, (), "semantics"),
+        },
+    ),
+}

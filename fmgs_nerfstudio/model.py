@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,9 +15,12 @@ from nerfstudio.data.scene_box import OrientedBox
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.models.base_model import Model, ModelConfig
 from nerfstudio.utils.rich_utils import CONSOLE
+from nerfstudio.viewer.viewer_elements import ViewerSlider
 from torch import Tensor, nn
 from torch.nn import Parameter
+from torch.nn.functional import normalize
 
+from fmgs_nerfstudio.avatar import Avatar, DistilledFields
 from fmgs_nerfstudio.body import BodyModel
 from fmgs_nerfstudio.body.canonical import CanonicalBody
 from fmgs_nerfstudio.body.model import N_JOINTS
@@ -26,23 +30,15 @@ from fmgs_nerfstudio.evaluation.metrics import image_metrics
 from fmgs_nerfstudio.fields.appearance import AppearanceField, AppearanceFieldConfig, canonical_direction
 from fmgs_nerfstudio.fields.geometry import GeometryField, GeometryFieldConfig
 from fmgs_nerfstudio.fields.hash_grid import HashGridConfig
+from fmgs_nerfstudio.fields.light import Light, LightConfig, turn
 from fmgs_nerfstudio.fields.pose_encoder import PoseEncoder, PoseEncoderConfig
-from fmgs_nerfstudio.fields.semantics import SemanticsField, SemanticsFieldConfig
 from fmgs_nerfstudio.fields.skinning import SkinningField, SkinningFieldConfig, SurfaceWeights, blend, fit_to_surface
 from fmgs_nerfstudio.fields.volumes import FeatureVolume
-from fmgs_nerfstudio.modalities import Avatar, compose_outputs, draw_normal, draw_semantics, render_modalities
-from fmgs_nerfstudio.objective import (
-    TERMS,
-    LossWeights,
-    active_terms,
-    image_terms,
-    neighbours_of,
-    surfel_terms,
-)
-from fmgs_nerfstudio.priors.classes import NUM_CLASSES
+from fmgs_nerfstudio.modalities import MODALITIES, all_terms, compose_outputs, draw_outputs, render_modalities
+from fmgs_nerfstudio.objective import LossWeights, Objective, Step, neighbours_of
 from fmgs_nerfstudio.priors.maps import Kind
 from fmgs_nerfstudio.rendering import Camera
-from fmgs_nerfstudio.routes import OPEN, ROUTES
+from fmgs_nerfstudio.routes import OPEN, pose_surfels
 from fmgs_nerfstudio.schedule import Schedule
 from fmgs_nerfstudio.surfels import MeshSurfels, SurfelsConfig, correct
 from fmgs_nerfstudio.viewer import FirstView
@@ -65,8 +61,8 @@ class FMGSModelConfig(ModelConfig):
     """Geometry residual field."""
     appearance: AppearanceFieldConfig = field(default_factory=AppearanceFieldConfig)
     """Appearance field."""
-    semantics: SemanticsFieldConfig = field(default_factory=SemanticsFieldConfig)
-    """Semantics field."""
+    light: LightConfig = field(default_factory=LightConfig)
+    """World-space light, beyond the paper."""
     skinning: SkinningFieldConfig = field(default_factory=SkinningFieldConfig)
     """Skinning field."""
     schedule: Schedule = field(default_factory=Schedule)
@@ -79,6 +75,8 @@ class FMGSModelConfig(ModelConfig):
     """Learn a correction of every training pose: on for ZJU-MoCap, off for PeopleSnapshot in the paper."""
     pose_radius: int = 8
     """Training frames before and after that share in the correction of a pose; 0: each for itself."""
+    latent_shift: int = 0
+    """Frames between a pose and the one that its latent Z_p encodes; not 0 only to ablate the latent."""
     seed: int = 0
     """Seed of the draws in training; each is made from seed and step, so a resumed run draws the same."""
     # What nerfstudio's rays need and a rasteriser does not.
@@ -108,11 +106,16 @@ class FMGSModel(Model):
             config.n_vertices or default_n_vertices(capture.person_pixels),
         )
         CONSOLE.log(f"Template: {len(template.vertices):,} vertices, {len(template.faces):,} surfels")
+        self.template = template
         self.surface = SurfaceWeights(template.vertices, template.faces, template.weights)
         self.surfels = MeshSurfels(config.surfels, template.vertices, template.faces)
         margin = 0.1  # metres; displaced surfels stay inside
         aabb = torch.stack([template.vertices.amin(0) - margin, template.vertices.amax(0) + margin])
-        self.V_g, self.V_c, self.V_s = (FeatureVolume(self.surfels.means, aabb, config.volume) for _ in range(3))
+
+        def volume() -> FeatureVolume:
+            return FeatureVolume(self.surfels.means, aabb, config.volume)
+
+        self.V_g, self.V_c = volume(), volume()
         feature_dim, latent_dim = config.volume.channels, config.pose_encoder.latent_dim
         self.poses = PoseTable(
             torch.from_numpy(capture.poses).float(),
@@ -124,14 +127,18 @@ class FMGSModel(Model):
         self.pose_encoder = PoseEncoder(config.pose_encoder, body.parents, joints)
         self.geometry = GeometryField(config.geometry, feature_dim, latent_dim)
         self.appearance = AppearanceField(config.appearance, feature_dim, config.geometry.z_dim, latent_dim)
-        self.semantics = SemanticsField(config.semantics, feature_dim, NUM_CLASSES)
+        self.distilled = DistilledFields(
+            {name: (volume(), m.decoder(feature_dim)) for name, m in MODALITIES.items() if m.decoder}
+        )
+        self.light = Light() if config.light.kind == "sh" else None
         self.skinning = SkinningField(config.skinning, aabb, N_JOINTS)
         # Kept in the checkpoint, so that a resumed run goes on with the schedule it began with.
         self.register_buffer("run_length", torch.tensor(config.schedule.steps or 0))
-        self.terms = active_terms(config.weights, self._priors(capture))
-        self.modalities = {m for name in self.terms for m in TERMS[name].modalities}
+        self.objective = Objective.of(all_terms(), config.weights, self._priors(capture))
         self.neighbours = neighbours_of(self.surfels.means)
         self.first_view = _first_view(capture, self.poses.transl + joints[0])
+        # Shown by the viewer, since the model holds it.
+        self.light_angle = ViewerSlider("Turn the light", 0.0, 0.0, 360.0, 5.0, disabled=self.light is None)
 
     run_length: Tensor
 
@@ -142,47 +149,67 @@ class FMGSModel(Model):
         view = _camera(camera)
         avatar = self.pose_avatar(self._pose_id(camera))
         centre = camera.camera_to_worlds[0, :, 3].to(self.device)
-        names = self.modalities if self.training else ROUTES
-        routes = ROUTES if self.config.coordinated else OPEN
-        rendered = render_modalities(avatar, self.shade(avatar, centre), view, sorted(names), routes)
+        names = self.objective.modalities if self.training else MODALITIES
+        rendered = render_modalities(avatar, self.shade(avatar, centre), view, names, self.config.coordinated)
         outputs = compose_outputs(rendered, view, self.kwargs["metadata"]["background"])
-        if self.training:
-            return outputs | {"avatar": avatar}
-        drawn = {name: draw_normal(outputs[name]) for name in ("normal", "surface_normal")}
-        return outputs | drawn | {"semantics": draw_semantics(outputs.pop("logits"))}
+        return outputs | {"avatar": avatar} if self.training else draw_outputs(outputs)
 
     def pose_avatar(self, pose_id: int) -> Avatar:
-        """Canonical surfels, corrected for the pose, and their way to the observed world (Fig. 1, a to c)."""
-        schedule = self.config.schedule
-        pose, transl = self.poses(pose_id, refine=not self.training or self._started(schedule.pose_start))
+        """The avatar at an instant of the capture, its pose refined as soon as training refines poses."""
+        refine = not self.training or self._started(self.config.schedule.pose_start)
+        pose, transl = self.poses(pose_id, refine)
+        other = (pose_id + self.config.latent_shift) % len(self.poses.pose)
+        return self.pose_avatar_at(pose, transl, self.poses(other, refine) if self.config.latent_shift else None)
+
+    def pose_avatar_at(
+        self,
+        pose: Float[Tensor, "72"],
+        transl: Float[Tensor, "3"],
+        latent_of: tuple[Float[Tensor, "72"], Float[Tensor, "3"]] | None = None,
+    ) -> Avatar:
+        """Canonical surfels, corrected for the pose, and their way to the observed world (Fig. 1, a to c).
+
+        Axis-angle pose in radians and translation in metres, in smplx's sense, in the capture's world; `latent_of`:
+        another pose for Z_p to encode.
+        """
         bones, B = self.canonical(pose, transl)
-        Z_p = self.pose_encoder(bones, self.canonical.joints)
+        Z_p = self.pose_encoder(self.canonical(*latent_of)[0] if latent_of else bones, self.canonical.joints)
         residual = self.geometry(self.V_g(), Z_p)
         surfels = self.surfels()
-        if not self.training or self._started(schedule.residual_start):
+        if self.surfels.guided and (not self.training or self._started(self.config.schedule.residual_start)):
             surfels = correct(surfels, residual.delta_d, residual.delta_s, residual.delta_r)
         W = self.skinning(surfels.means)
         T = blend(W, B)
-        f_s = self.V_s()
-        return Avatar(surfels, T, self.surfels.opacities, self.V_c(), f_s, residual.z_g, Z_p, self.semantics(f_s))
+        return Avatar(surfels, T, self.surfels.opacities, self.V_c(), residual.z_g, Z_p, self.distilled())
 
     def shade(self, avatar: Avatar, camera_centre: Float[Tensor, "3"]) -> Float[Tensor, "N 3"]:
-        """RGB of every surfel as this camera sees it (Eq. 7)."""
-        linear = avatar.T[:, :, :3]
-        means = torch.bmm(linear, avatar.canonical.means[..., None])[..., 0] + avatar.T[:, :, 3]
-        d_hat = canonical_direction(linear, means - camera_centre)
-        return self.appearance(avatar.f_c, avatar.z_g, avatar.Z_p, d_hat)
+        """RGB of every surfel as this camera sees it (Eq. 7), under the light if there is one."""
+        posed = pose_surfels(avatar.canonical, avatar.opacities, avatar.T, OPEN)
+        d_hat = canonical_direction(avatar.T[:, :, :3], posed.means - camera_centre)
+        colour = self.appearance(avatar.f_c, avatar.z_g, avatar.Z_p, d_hat)
+        if self.light is None:
+            return colour
+        normal = normalize(torch.linalg.cross(posed.tangents[..., 0], posed.tangents[..., 1]), dim=-1)
+        if self.light_angle.value:
+            normal = turn(normal, normal.new_tensor(self.first_view.up), -math.radians(self.light_angle.value))
+        return colour * self.light(normal)
 
     def get_loss_dict(
         self, outputs: dict[str, Any], batch: dict[str, Tensor], metrics_dict: dict[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
         """The weighted terms of Eq. 21, by the paper's names."""
-        maps = {name: value.to(self.device) for name, value in batch.items() if isinstance(value, Tensor)}
-        points, target = (value.to(self.device) for value in self.surface.sample(1024, self._generator("skin")))
-        compute = image_terms(outputs, maps, self.config.weights.lambda_ssim, self._generator("pairs"))
-        compute |= surfel_terms(outputs["avatar"], self.surfels(), self.neighbours, self.skinning(points), target)
-        weights = self.config.weights.at(self._progress())
-        return {name: weights[name] * compute[name]() for name in self.terms}
+        points, weights = (value.to(self.device) for value in self.surface.sample(1024, self._generator("skin")))
+        step = Step(
+            outputs,
+            {name: value.to(self.device) for name, value in batch.items() if isinstance(value, Tensor)},
+            outputs["avatar"],
+            self.surfels(),
+            self.neighbours,
+            lambda: (self.skinning(points), weights),
+            self._generator("pairs"),
+            self.config.weights.lambda_ssim,
+        )
+        return self.objective(step, self._progress())
 
     # --- the rest of nerfstudio's interface ---------------------------------------------------------------------------
 
@@ -193,15 +220,17 @@ class FMGSModel(Model):
             return [parameter for module in modules for parameter in module.parameters()]
 
         groups = {
-            "volumes": of(self.V_g, self.V_c, self.V_s),
+            "volumes": of(self.V_g, self.V_c, *self.distilled.volumes.values()),
             "pose_encoder": of(self.pose_encoder),
             "geometry": of(self.geometry),
             "appearance": of(self.appearance),
-            "semantics": of(self.semantics),
+            "distilled": of(*self.distilled.decoders.values()),
+            "light": of(self.light) if self.light else [],
             "skinning": of(self.skinning),
             "scales": [self.surfels.log_scale],
             "opacities": [self.surfels.opacity_logit],
             "poses": of(self.poses),
+            **{name: [parameter] for name, parameter in self.surfels.free.items()},
         }
         return {name: parameters for name, parameters in groups.items() if parameters}
 
@@ -235,9 +264,11 @@ class FMGSModel(Model):
         return self.get_outputs(camera.to(self.device))
 
     def get_metrics_dict(self, outputs: dict[str, Any], batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Training metrics for the log."""
+        """Training metrics and the weights of the losses, for the log."""
         mse = (outputs["rgb"].detach() - batch["image"].to(self.device)).square().mean()
-        return {"psnr": -10 * mse.log10(), "opacity": self.surfels.opacities.detach().mean()}
+        weights = {f"weight/{name}": self.objective.weight(name, self._progress()) for name in self.objective.terms}
+        logged = {name: torch.tensor(weight) for name, weight in weights.items()}
+        return {"psnr": -10 * mse.log10(), "opacity": self.surfels.opacities.detach().mean(), **logged}
 
     def get_image_metrics_and_images(
         self, outputs: dict[str, Tensor], batch: dict[str, Tensor]
@@ -267,7 +298,7 @@ class FMGSModel(Model):
     def _priors(self, capture: Capture) -> frozenset[Kind]:
         """Kinds of prior maps that the capture has; says by name what training does without."""
         kinds: frozenset[Kind] = capture.priors.kinds if capture.priors else frozenset()
-        if missing := [name for name, term in TERMS.items() if term.prior and term.prior not in kinds]:
+        if missing := [name for name, term in all_terms().items() if term.prior and term.prior not in kinds]:
             CONSOLE.log(f"The capture lacks prior maps; training goes on without {', '.join(missing)}")
         return kinds
 

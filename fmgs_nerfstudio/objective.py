@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.spatial import KDTree
 from torch import Tensor
 
 from fmgs_nerfstudio import losses
-from fmgs_nerfstudio.modalities import Avatar
-from fmgs_nerfstudio.priors.classes import NUM_CLASSES
+from fmgs_nerfstudio.avatar import Avatar
 from fmgs_nerfstudio.priors.maps import Kind
-from fmgs_nerfstudio.routes import ROUTES, pose_surfels
+from fmgs_nerfstudio.routes import OPEN, PosedSurfels, pose_surfels
 from fmgs_nerfstudio.surfels import Surfels
 
 
@@ -67,39 +67,120 @@ class LossWeights:
         }
 
 
+@dataclass
+class Step:
+    """What the loss terms of one training step may look at."""
+
+    outputs: Mapping[str, Tensor]
+    """Rendered maps (`compose_outputs`)."""
+    batch: Mapping[str, Tensor]
+    """image, mask, and `prior_*` maps."""
+    avatar: Avatar
+    template: Surfels
+    """The surfels before correction."""
+    neighbours: Int[Tensor, "N K"]
+    skinning: Callable[[], tuple[Float[Tensor, "P 24"], Float[Tensor, "P 24"]]]
+    """Skinning weights, predicted and SMPL's, at points of the template's surface."""
+    generator: torch.Generator
+    lambda_ssim: float
+
+    @cached_property
+    def valid(self) -> Bool[Tensor, "H W"]:
+        """Where normals and depth count: mask and rendering both cover more than half a pixel."""
+        return (self.outputs["accumulation"][..., 0].detach() > 0.5) & (self.batch["mask"][..., 0] > 0.5)
+
+    def valid_where(self, normal: Float[Tensor, "H W 3"]) -> Bool[Tensor, "H W"]:
+        """As `valid`, and where this normal is defined."""
+        return self.valid & (normal.detach().norm(dim=-1) > 0.5)
+
+    @cached_property
+    def posed(self) -> PosedSurfels:
+        return pose_surfels(self.avatar.canonical, self.avatar.opacities, self.avatar.T, OPEN)
+
+
 @dataclass(frozen=True)
 class Term:
-    """What a loss term needs."""
+    """A loss term, and what it needs."""
 
+    compute: Callable[[Step], Float[Tensor, ""]]
     modalities: tuple[str, ...] = ()
     """Rendered modalities."""
     prior: Kind | None = None
     """Prior map without which the term is left out."""
+    weight: float | None = None
+    """Weight of a term that `LossWeights` does not list."""
+
+
+def _depth_ranking(step: Step) -> Float[Tensor, ""]:
+    pairs = losses.sample_pairs(step.valid, DEPTH_PAIRS, step.generator)
+    return losses.depth_ranking_loss(step.outputs["depth"][..., 0], step.batch["prior_depth"], pairs)
+
+
+def _normal_consistency(step: Step) -> Float[Tensor, ""]:
+    surface = step.outputs["surface_normal"]
+    return losses.normal_consistency_loss(step.outputs["normal"], surface, step.valid_where(surface))
+
+
+def _normal_prior(step: Step) -> Float[Tensor, ""]:
+    prior = step.batch["prior_normal"]
+    return losses.normal_prior_loss(step.outputs["normal"], prior, step.valid_where(prior))
+
+
+def _covariance_isometry(step: Step) -> Float[Tensor, ""]:
+    template = step.template.frames[..., :2] * step.template.scales[:, None]
+    return losses.covariance_isometry_loss(_covariance(template), _covariance(step.posed.tangents), step.neighbours)
+
+
+def _covariance(tangents: Float[Tensor, "N 3 2"]) -> Float[Tensor, "N 3 3"]:
+    return torch.bmm(tangents, tangents.transpose(1, 2))
 
 
 TERMS: Mapping[str, Term] = {
-    "L_c": Term(("colour",)),
-    "L_m": Term(("colour",)),
-    "L_d": Term(("depth",), "depth"),
-    "L_sn": Term(("depth", "normal")),
-    "L_n": Term(("normal",), "normal"),
-    "L_tv": Term(("normal",)),
-    "L_s": Term(("semantics",), "semantics"),
-    "L_reg": Term((), "semantics"),
-    "L_skin": Term(),
-    "L_iso": Term(),
-    "L_iso_cov": Term(),
+    "L_c": Term(lambda s: losses.photometric_loss(s.outputs["rgb"], s.batch["image"], s.lambda_ssim), ("colour",)),
+    "L_m": Term(lambda s: losses.mask_loss(s.outputs["accumulation"], s.batch["mask"]), ("colour",)),
+    "L_d": Term(_depth_ranking, ("depth",), "depth"),
+    "L_sn": Term(_normal_consistency, ("depth", "normal")),
+    "L_n": Term(_normal_prior, ("normal",), "normal"),
+    "L_tv": Term(lambda s: losses.total_variation_loss(s.outputs["normal"], s.valid), ("normal",)),
+    "L_skin": Term(lambda s: losses.skinning_loss(*s.skinning())),
+    "L_iso": Term(lambda s: losses.isometry_loss(s.template.means, s.posed.means, s.neighbours)),
+    "L_iso_cov": Term(_covariance_isometry),
 }
+"""The terms on colour, geometry and skinning; distilled modalities bring theirs (`modalities.py`)."""
 DEPTH_PAIRS = 8192
 """Pixel pairs drawn for L_d in a step."""
 NEIGHBOURS = 4
 """Neighbours of a surfel in L_iso, as in [30]."""
 
 
-def active_terms(weights: LossWeights, priors: Iterable[Kind]) -> tuple[str, ...]:
-    """Terms with a weight whose prior is at hand."""
-    at_hand = {None, *priors}
-    return tuple(name for name, weight in weights.at(0.0).items() if weight > 0 and TERMS[name].prior in at_hand)
+@dataclass(frozen=True)
+class Objective:
+    """The terms of a run, weighted (Eq. 21)."""
+
+    terms: Mapping[str, Term]
+    weights: LossWeights
+
+    @staticmethod
+    def of(terms: Mapping[str, Term], weights: LossWeights, priors: Iterable[Kind]) -> Objective:
+        """Those of `terms` that have a weight and whose prior is at hand."""
+        whole = Objective(terms, weights)
+        at_hand = {None, *priors}
+        active = {name: t for name, t in terms.items() if whole.weight(name, 0.0) > 0 and t.prior in at_hand}
+        return Objective(active, weights)
+
+    @property
+    def modalities(self) -> list[str]:
+        """What must be rendered; the colour always."""
+        return sorted({"colour", *(m for term in self.terms.values() for m in term.modalities)})
+
+    def weight(self, name: str, progress: float) -> float:
+        """Weight of a term at a fraction of the run."""
+        own = self.terms[name].weight
+        return self.weights.at(progress)[name] if own is None else own
+
+    def __call__(self, step: Step, progress: float) -> dict[str, Float[Tensor, ""]]:
+        """The weighted terms, by name."""
+        return {name: self.weight(name, progress) * term.compute(step) for name, term in self.terms.items()}
 
 
 def neighbours_of(points: Float[Tensor, "N 3"]) -> Int[Tensor, "N K"]:
@@ -107,53 +188,3 @@ def neighbours_of(points: Float[Tensor, "N 3"]) -> Int[Tensor, "N K"]:
     places = points.numpy(force=True)
     nearest = np.asarray(KDTree(places).query(places, k=NEIGHBOURS + 1)[1])
     return torch.from_numpy(nearest[:, 1:].copy()).to(points.device)
-
-
-def image_terms(
-    outputs: dict[str, Tensor], batch: dict[str, Tensor], lambda_ssim: float, generator: torch.Generator
-) -> dict[str, Callable[[], Float[Tensor, ""]]]:
-    """Terms on rendered maps (`compose_outputs`) against `batch`: image, mask and `prior_*` maps.
-
-    Normals and depth count where the mask and the rendering both cover more than half a pixel.
-    """
-    alpha, mask = outputs["accumulation"][..., 0], batch["mask"][..., 0]
-    valid = (alpha.detach() > 0.5) & (mask > 0.5)
-
-    def where_normal(other: Tensor) -> Tensor:
-        return valid & (other.detach().norm(dim=-1) > 0.5)
-
-    return {
-        "L_c": lambda: losses.photometric_loss(outputs["rgb"], batch["image"], lambda_ssim),
-        "L_m": lambda: losses.mask_loss(alpha, mask),
-        "L_d": lambda: losses.depth_ranking_loss(
-            outputs["depth"][..., 0], batch["prior_depth"], losses.sample_pairs(valid, DEPTH_PAIRS, generator)
-        ),
-        "L_sn": lambda: losses.normal_consistency_loss(
-            outputs["normal"], outputs["surface_normal"], where_normal(outputs["surface_normal"])
-        ),
-        "L_n": lambda: losses.normal_prior_loss(
-            outputs["normal"], batch["prior_normal"], where_normal(batch["prior_normal"])
-        ),
-        "L_tv": lambda: losses.total_variation_loss(outputs["normal"], valid),
-        "L_s": lambda: losses.semantic_loss(outputs["logits"], batch["prior_semantics"], torch.ones_like(valid)),
-    }
-
-
-def surfel_terms(
-    avatar: Avatar, template: Surfels, neighbours: Int[Tensor, "N K"], predicted: Tensor, target: Tensor
-) -> dict[str, Callable[[], Float[Tensor, ""]]]:
-    """Terms on the surfels: `template` is what they were before correction, `predicted` and `target` [P, 24] are
-    skinning weights at points of the template's surface."""
-    posed = pose_surfels(avatar.canonical, avatar.opacities, avatar.T, ROUTES["colour"])
-    return {
-        "L_reg": lambda: losses.semantic_regularization(avatar.f_s, avatar.logits.detach().argmax(-1), NUM_CLASSES),
-        "L_skin": lambda: losses.skinning_loss(predicted, target),
-        "L_iso": lambda: losses.isometry_loss(template.means, posed.means, neighbours),
-        "L_iso_cov": lambda: losses.covariance_isometry_loss(
-            _covariance(template.frames[..., :2] * template.scales[:, None]), _covariance(posed.tangents), neighbours
-        ),
-    }
-
-
-def _covariance(tangents: Float[Tensor, "N 3 2"]) -> Float[Tensor, "N 3 3"]:
-    return torch.bmm(tangents, tangents.transpose(1, 2))

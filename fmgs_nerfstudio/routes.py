@@ -37,8 +37,8 @@ ROUTES = {
 }
 
 
-OPEN = dict.fromkeys(ROUTES, Route(position=True, orientation=True, shape=True))
-"""Every loss moves everything: training without coordination, for the ablation."""
+OPEN = Route(position=True, orientation=True, shape=True)
+"""A loss that moves everything; for all of them in training without coordination."""
 
 
 class PosedSurfels(NamedTuple):

@@ -75,10 +75,15 @@ class SurfelsConfig:
     """Standard deviations of a surfel, in semi-axes of its face's Steiner circumellipse."""
     opacity: float = 0.9
     """Opacity; a low one lets the far side shine through before the near side closes."""
+    guided: bool = True
+    """Bound to the mesh and moved by the geometry field (Eq. 4-6); off: each free for itself, to ablate the mesh."""
 
 
 class MeshSurfels(nn.Module):
-    """Canonical surfels. Learned are a log-scale offset and an opacity logit; centre and frame are the mesh's."""
+    """Canonical surfels. Learned are a log-scale offset and an opacity logit; centre and frame are the mesh's.
+
+    Those that are not `guided` start alike, and learn centre and rotation too.
+    """
 
     means: Tensor
     frames: Tensor
@@ -91,10 +96,24 @@ class MeshSurfels(nn.Module):
             self.register_buffer(name, value)
         self.log_scale = nn.Parameter(torch.zeros(len(faces), 2))
         self.opacity_logit = nn.Parameter(torch.full((len(faces),), config.opacity).logit())
+        self.free = nn.ParameterDict() if config.guided else _free_parameters(len(faces))
 
     @property
     def opacities(self) -> Float[Tensor, "N"]:
         return self.opacity_logit.sigmoid()
 
+    @property
+    def guided(self) -> bool:
+        return len(self.free) == 0
+
     def forward(self) -> Surfels:
-        return Surfels(self.means, self.frames, self.scales * self.log_scale.exp())
+        scales = self.scales * self.log_scale.exp()
+        if self.guided:
+            return Surfels(self.means, self.frames, scales)
+        frames = torch.bmm(self.frames, rotation_exp(self.free["rotations"]))
+        return Surfels(self.means + self.free["centres"], frames, scales)
+
+
+def _free_parameters(count: int) -> nn.ParameterDict:
+    """Offsets of the centres in metres, and rotation vectors."""
+    return nn.ParameterDict({name: nn.Parameter(torch.zeros(count, 3)) for name in ("centres", "rotations")})

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from fmgs_dataparsers.parser import FMGSDataParserConfig
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.scene_box import SceneBox
 from torch import nn
+from trainer_runs import config_for, train
 from zju_capture import SIZE, write_capture
 
+from fmgs_nerfstudio.evaluation.gradients import gradient_norms
+from fmgs_nerfstudio.modalities import MODALITIES, Modality, all_terms
 from fmgs_nerfstudio.model import FMGSModel, FMGSModelConfig
-from fmgs_nerfstudio.objective import TERMS
+from fmgs_nerfstudio.objective import Objective, Step, Term
 from fmgs_nerfstudio.priors.classes import NUM_CLASSES
+from fmgs_nerfstudio.rendering import Camera, Layer, rasterize
+from fmgs_nerfstudio.routes import Route
 
 # Which groups each loss reaches; a shared part is reached through the allowed heads only. Columns as in the table of
 # `routes.py`: position = displacement head, skinning field and pose; orientation = rotation head.
@@ -27,8 +34,8 @@ EXPECTED = {
     "L_sn": SHAPE | {"rotation", "pose"},
     "L_n": SHAPE | {"rotation", "pose"},
     "L_tv": SHAPE | {"rotation", "pose"},
-    "L_s": {"semantics", "V_s"},
-    "L_reg": {"V_s"},
+    "L_s": {"semantics", "V_semantics"},
+    "L_reg": {"V_semantics"},
     "L_skin": {"skinning"},
     "L_iso": POSITION,
     "L_iso_cov": POSITION | {"rotation", "scale head", "scales"},
@@ -43,7 +50,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> FMGSModel:
     config = FMGSModelConfig(n_vertices=6890)
     torch.manual_seed(0)
     made = config.setup(scene_box=SceneBox(torch.eye(3)[:2]), num_train_data=3, metadata=outputs.metadata)
-    made.terms, made.modalities = tuple(TERMS), {"colour", "depth", "normal", "semantics"}
+    made.objective = Objective.of(all_terms(), config.weights, ["depth", "normal", "semantics"])
     made.run_length.fill_(1)
     made.step = 1  # every phase of the schedule has begun
     for head in (made.geometry.displacement, made.geometry.scale, made.geometry.rotation):
@@ -51,66 +58,80 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> FMGSModel:
     return made
 
 
-def groups(model: FMGSModel) -> dict[str, list[nn.Parameter]]:
-    geometry = model.geometry
-    modules: dict[str, nn.Module] = {
-        "pose": model.poses,
-        "pose encoder": model.pose_encoder,
-        "skinning": model.skinning,
-        "trunk": geometry.trunk,
-        "displacement": geometry.displacement,
-        "scale head": geometry.scale,
-        "rotation": geometry.rotation,
-        "z_g": geometry.z,
-        "appearance": model.appearance,
-        "semantics": model.semantics,
-        "V_g": model.V_g,
-        "V_c": model.V_c,
-        "V_s": model.V_s,
-    }
-    return {name: list(module.parameters()) for name, module in modules.items()} | {
-        "scales": [model.surfels.log_scale],
-        "opacities": [model.surfels.opacity_logit],
-    }
-
-
 def camera_of(model: FMGSModel) -> Cameras:
     capture = model.kwargs["metadata"]["capture"]
     return FMGSDataParserConfig(data=capture.root).setup().get_dataparser_outputs("train").cameras[0:1]
 
 
-def reached(model: FMGSModel, term: str) -> set[str]:
-    """Groups with a gradient from one term alone."""
-    camera = camera_of(model)
+def batch_for(model: FMGSModel) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
-    normal = nn.functional.normalize(torch.randn(SIZE, SIZE, 3, generator=generator), dim=-1)
-    batch = {
+    return {
         "image": torch.rand(SIZE, SIZE, 3, generator=generator),
         "mask": torch.ones(SIZE, SIZE, 1),
         "prior_depth": torch.rand(SIZE, SIZE, generator=generator),
-        "prior_normal": normal,
+        "prior_normal": nn.functional.normalize(torch.randn(SIZE, SIZE, 3, generator=generator), dim=-1),
         "prior_semantics": torch.randint(0, NUM_CLASSES, (SIZE, SIZE), generator=generator),
     }
-    model.train()
-    model.zero_grad()
-    model.get_loss_dict(model.get_outputs(camera), batch)[term].backward()
-    parameters = groups(model).items()
-    return {name for name, group in parameters if any(p.grad is not None and p.grad.any() for p in group)}
 
 
-@pytest.mark.parametrize("term", TERMS)
-def test_every_cell_of_the_table(model: FMGSModel, term: str) -> None:
-    assert reached(model, term) == EXPECTED[term]
+def reached(model: FMGSModel) -> dict[str, set[str]]:
+    """Parts with a gradient, by loss."""
+    norms = gradient_norms(model, camera_of(model), batch_for(model))
+    return {loss: {part for part, norm in parts.items() if norm > 0} for loss, parts in norms.items()}
 
 
-def test_every_gradient_is_finite(model: FMGSModel) -> None:
-    for term in TERMS:
-        reached(model, term)
-        assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters()), term
+def test_every_cell_of_the_table(model: FMGSModel) -> None:
+    assert reached(model) == EXPECTED
 
 
 def test_uncoordinated_training_leaks(model: FMGSModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model.config, "coordinated", False)
-    assert "rotation" in reached(model, "L_d")
-    assert "displacement" in reached(model, "L_n")
-    assert {"displacement", "rotation"} <= reached(model, "L_s")
+    open_to_all = reached(model)
+    assert "rotation" in open_to_all["L_d"]
+    assert "displacement" in open_to_all["L_n"]
+    assert {"displacement", "rotation"} <= open_to_all["L_s"]
+
+
+def gradients(model: FMGSModel) -> dict[str, torch.Tensor]:
+    model.train()
+    model.zero_grad()
+    sum(model.get_loss_dict(model.get_outputs(camera_of(model)), batch_for(model)).values(), torch.zeros(())).backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def test_the_fused_pass_has_the_gradients_of_one_plain_render_per_modality(
+    model: FMGSModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fused = gradients(model)
+    assert all(gradient.isfinite().all() for gradient in fused.values())
+
+    def one_by_one(layers: list[Layer], camera: Camera) -> list[torch.Tensor]:
+        return [rasterize([layer], camera)[0] for layer in layers]
+
+    monkeypatch.setattr("fmgs_nerfstudio.modalities.rasterize", one_by_one)
+    plain = gradients(model)
+    assert fused.keys() == plain.keys()
+    for name, expected in plain.items():
+        assert (fused[name] - expected).norm() <= 1e-4 * expected.norm() + 1e-10, name
+
+
+def test_a_new_modality_is_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A toy albedo: its own volume, field, loss, route and output map, learned by nerfstudio's trainer."""
+
+    def albedo_loss(step: Step) -> torch.Tensor:
+        return nn.functional.mse_loss(step.outputs["albedo"], step.batch["image"])
+
+    entry = Modality(
+        route=Route(position=False, orientation=False, shape=False),
+        maps=lambda composited, alpha, camera: {"albedo": composited},
+        decoder=lambda width: nn.Sequential(nn.Linear(width, 3), nn.Sigmoid()),
+        terms={"L_albedo": Term(albedo_loss, ("albedo",), weight=0.5)},
+    )
+    monkeypatch.setitem(MODALITIES, "albedo", entry)
+    write_capture(tmp_path / "capture")
+    trainer = train(config_for(tmp_path / "capture", tmp_path / "out", steps=2))
+    toy = trainer.pipeline.model
+    assert isinstance(toy, FMGSModel)
+    assert reached(toy)["L_albedo"] == {"albedo", "V_albedo"}
+    toy.eval()
+    assert toy.get_outputs_for_camera(camera_of(toy))["albedo"].shape == (SIZE, SIZE, 3)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 
 import pytest
 import torch
 from nerfstudio.engine.trainer import Trainer
+from trainer_runs import config_for, train
 from zju_capture import write_capture
 
-from fmgs_nerfstudio.method import FMGSTrainerConfig, fmgs_avatar
+from fmgs_nerfstudio.fields.light import LightConfig
+from fmgs_nerfstudio.model import FMGSModel
+from fmgs_nerfstudio.surfels import SurfelsConfig
 
 
 @pytest.fixture(scope="module")
@@ -20,27 +22,9 @@ def capture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def config(capture: Path, out: Path, steps: int, load: Path | None = None) -> FMGSTrainerConfig:
-    made = copy.deepcopy(fmgs_avatar.config)
-    assert isinstance(made, FMGSTrainerConfig)
-    made.pipeline.datamanager.data = capture
-    made.output_dir, made.timestamp, made.vis = out, "run", "tensorboard"
-    made.max_num_iterations, made.load_dir = steps, load
-    made.logging.local_writer.enable, made.logging.profiler = False, "none"
-    return made
-
-
-def train(made: FMGSTrainerConfig) -> Trainer:
-    torch.manual_seed(made.machine.seed)  # as ns-train does
-    trainer = made.setup()
-    trainer.setup()
-    trainer.train()
-    return trainer
-
-
 def test_resuming_gives_the_same_run(capture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Eight steps at once; or eight, killed after the checkpoint of step 4, and three more: the same in everything."""
-    whole = train(config(capture, tmp_path / "whole", 8))
+    whole = train(config_for(capture, tmp_path / "whole", 8))
 
     original = Trainer.train_iteration
 
@@ -49,13 +33,13 @@ def test_resuming_gives_the_same_run(capture: Path, tmp_path: Path, monkeypatch:
             raise KeyboardInterrupt
         return original(self, step)
 
-    killed = config(capture, tmp_path / "killed", 8)
+    killed = config_for(capture, tmp_path / "killed", 8)
     killed.steps_per_save = 4
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "train_iteration", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train(killed)
-    resumed = train(config(capture, tmp_path / "resumed", 3, load=killed.get_checkpoint_dir()))
+    resumed = train(config_for(capture, tmp_path / "resumed", 3, load=killed.get_checkpoint_dir()))
 
     assert resumed.step == whole.step == 7
     expected, got = whole.pipeline.model.state_dict(), resumed.pipeline.model.state_dict()
@@ -68,18 +52,46 @@ def test_resuming_gives_the_same_run(capture: Path, tmp_path: Path, monkeypatch:
 
 
 def test_every_parameter_is_trained_and_named_in_a_group(capture: Path, tmp_path: Path) -> None:
-    made = config(capture, tmp_path, 1)
+    made = config_for(capture, tmp_path, 1)
     trainer = made.setup()
     trainer.setup()
     model = trainer.pipeline.model
     grouped = {id(p) for group in model.get_param_groups().values() for p in group}
     named = {name: id(p) for name, p in model.named_parameters() if name != "device_indicator_param"}
     assert set(named.values()) == grouped
-    assert set(model.get_param_groups()) == set(made.optimizers)
+    optional = {"light", "centres", "rotations"}
+    assert set(model.get_param_groups()) == set(made.optimizers) - optional
+
+
+def test_light_and_free_surfels_are_trained(capture: Path, tmp_path: Path) -> None:
+    """What the paper does not have: a light, and surfels that no mesh guides."""
+    made = config_for(capture, tmp_path, 4)
+    made.pipeline.model.light = LightConfig("sh")
+    made.pipeline.model.surfels = SurfelsConfig(guided=False)
+    model = train(made).pipeline.model
+    assert isinstance(model, FMGSModel)
+    assert model.light is not None
+    assert model.light.coefficients.any()
+    assert all(parameter.any() for parameter in model.surfels.free.values())
+    assert not model.geometry.displacement.weight.any()  # the geometry field moves nothing
+
+
+def test_the_latent_of_another_pose(capture: Path, tmp_path: Path) -> None:
+    made = config_for(capture, tmp_path, 1)
+    made.pipeline.model.latent_shift = 1
+    trainer = made.setup()
+    trainer.setup()
+    model = trainer.pipeline.model
+    assert isinstance(model, FMGSModel)
+    own = [model.pose_avatar_at(*model.poses(i)) for i in range(3)]
+    shifted = model.pose_avatar(1)
+    assert torch.equal(shifted.Z_p, own[2].Z_p)
+    assert not torch.equal(shifted.Z_p, own[1].Z_p)
+    assert torch.equal(shifted.T, own[1].T)
 
 
 def test_checkpoint_opens_with_weights_only_and_strictly(capture: Path, tmp_path: Path) -> None:
-    trainer = train(config(capture, tmp_path, 2))
+    trainer = train(config_for(capture, tmp_path, 2))
     (path,) = trainer.checkpoint_dir.glob("*.ckpt")
     state = torch.load(path, weights_only=True)
     model_state = {name.removeprefix("_model."): value for name, value in state["pipeline"].items()}
@@ -90,7 +102,7 @@ def test_checkpoint_opens_with_weights_only_and_strictly(capture: Path, tmp_path
 
 
 def test_nothing_is_written_for_a_capture_that_cannot_be_read(tmp_path: Path) -> None:
-    made = config(tmp_path / "nowhere", tmp_path / "out", 2)
+    made = config_for(tmp_path / "nowhere", tmp_path / "out", 2)
     with pytest.raises(SystemExit):
         made.save_config()
     assert not (tmp_path / "out").exists()

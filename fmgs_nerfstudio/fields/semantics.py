@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from fmgs_nerfstudio.fields.mlp import ConditionedMLP
 
 
-@dataclass(frozen=True)
-class SemanticsFieldConfig:
-    """The semantics field."""
-
-    hidden_dim: int = 64
-    """Width of the decoder."""
-    hidden_layers: int = 1
-    """Hidden layers of the decoder."""
-
-
 class SemanticsField(nn.Module):
-    """F_theta_s: semantic features to logits of C classes."""
+    """F_theta_s: semantic features to logits of C classes, by one hidden layer of 64."""
 
-    def __init__(self, config: SemanticsFieldConfig, feature_dim: int, num_classes: int) -> None:
+    def __init__(self, feature_dim: int, num_classes: int) -> None:
         super().__init__()
-        self.mlp = ConditionedMLP(feature_dim, 0, config.hidden_dim, config.hidden_layers, num_classes)
+        self.mlp = ConditionedMLP(feature_dim, 0, 64, 1, num_classes)
 
     def forward(self, f_s: Float[Tensor, "N D"]) -> Float[Tensor, "N C"]:
         return self.mlp(f_s)

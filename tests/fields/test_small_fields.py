@@ -19,7 +19,7 @@ from fmgs_nerfstudio.fields.appearance import (
 from fmgs_nerfstudio.fields.geometry import GeometryField, GeometryFieldConfig
 from fmgs_nerfstudio.fields.mlp import ConditionedMLP
 from fmgs_nerfstudio.fields.pose_encoder import PoseEncoder, PoseEncoderConfig
-from fmgs_nerfstudio.fields.semantics import SemanticsField, SemanticsFieldConfig
+from fmgs_nerfstudio.fields.semantics import SemanticsField
 from fmgs_nerfstudio.fields.skinning import SkinningField, SkinningFieldConfig, SurfaceWeights, blend, fit_to_surface
 
 
@@ -70,7 +70,7 @@ def test_appearance_and_semantics_shapes() -> None:
     rgb = appearance(torch.randn(5, 32), torch.randn(5, 16), torch.randn(16), torch.randn(5, 3))
     assert rgb.shape == (5, 3)
     assert ((rgb > 0) & (rgb < 1)).all()
-    assert SemanticsField(SemanticsFieldConfig(), 32, 28)(torch.randn(5, 32)).shape == (5, 28)
+    assert SemanticsField(32, 28)(torch.randn(5, 32)).shape == (5, 28)
 
 
 class TestPoseEncoder:

@@ -1,0 +1,45 @@
+"""The avatar in one pose, as the fields leave it and rendering takes it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fmgs_nerfstudio.fields.volumes import FeatureVolume
+from fmgs_nerfstudio.surfels import Surfels
+
+
+class Distilled(NamedTuple):
+    """A property of the surfels learned from a prior: features f of its volume, and what its field makes of them."""
+
+    features: Float[Tensor, "N D"]
+    values: Float[Tensor, "N C"]
+
+
+class DistilledFields(nn.Module):
+    """Per modality a feature volume and the decoder of its features, as V_s and F_theta_s (Eq. 8)."""
+
+    def __init__(self, fields: dict[str, tuple[FeatureVolume, nn.Module]]) -> None:
+        super().__init__()
+        self.volumes = nn.ModuleDict({name: volume for name, (volume, _) in fields.items()})
+        self.decoders = nn.ModuleDict({name: decoder for name, (_, decoder) in fields.items()})
+
+    def forward(self) -> dict[str, Distilled]:
+        """By the modality's name."""
+        features = {name: volume() for name, volume in self.volumes.items()}
+        return {name: Distilled(f, self.decoders[name](f)) for name, f in features.items()}
+
+
+class Avatar(NamedTuple):
+    """Everything that does not depend on the camera."""
+
+    canonical: Surfels
+    T: Float[Tensor, "N 3 4"]
+    opacities: Float[Tensor, "N"]
+    f_c: Float[Tensor, "N D"]
+    z_g: Float[Tensor, "N Z"]
+    Z_p: Float[Tensor, "L"]
+    distilled: dict[str, Distilled]
+    """By the modality's name."""

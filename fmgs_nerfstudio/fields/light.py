@@ -1,0 +1,47 @@
+"""Light, beyond the paper: shading by the direction that a surfel faces in the world.
+
+In a monocular capture the subject turns and the camera stays, so that a view- and pose-conditioned colour cannot tell
+a lamp from a texture. One function of the world normal, shared by all surfels, can.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fmgs_nerfstudio.fields.appearance import spherical_harmonics
+
+
+@dataclass(frozen=True)
+class LightConfig:
+    """World-space shading."""
+
+    kind: Literal["none", "sh"] = "none"
+    """none: the paper; sh: nine spherical-harmonics coefficients of the posed normal, times the field's colour."""
+
+
+class Light(nn.Module):
+    """Irradiance of a surfel from its normal n: 1 + sum_i c_i Y_i(n), degrees 1 and 2; degree 0 is 1.
+
+    The scale of albedo times light is free, and so degree 0 is fixed; with the eight others that makes the nine
+    coefficients that describe the irradiance of a convex body (Ramamoorthi and Hanrahan 2001). One light for R, G, B.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.coefficients = nn.Parameter(torch.zeros(8))
+
+    def forward(self, normal: Float[Tensor, "N 3"]) -> Float[Tensor, "N 1"]:
+        """`normal`: unit vectors in the world. Never below 0.05, so that no surfel goes black for good."""
+        return (1 + spherical_harmonics(normal)[:, :8] @ self.coefficients)[:, None].clamp_min(0.05)
+
+
+def turn(normal: Float[Tensor, "N 3"], up: Float[Tensor, "3"], angle: float) -> Float[Tensor, "N 3"]:
+    """`normal` turned about the unit axis `up` by `angle` radians (Rodrigues): turning the light the other way."""
+    cos, sin = torch.cos(torch.tensor(angle)).item(), torch.sin(torch.tensor(angle)).item()
+    across = torch.linalg.cross(up.expand_as(normal), normal)
+    return cos * normal + sin * across + (1 - cos) * (normal @ up)[:, None] * up
