@@ -1,0 +1,230 @@
+"""The paper's ablations (Table 3, Fig. 3, Fig. 5), and the method without one part at a time, from the same seed.
+
+Each row is one `ns-train fmgs-avatar` with a few flags more, and one `ns-eval`; what is done is not done again.
+"""
+
+from __future__ import annotations
+
+import copy
+import csv
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import cv2
+import numpy as np
+import tyro
+from rich.console import Console
+
+from fmgs_nerfstudio.files import atomic_path
+
+
+def _without(*terms: str) -> tuple[str, ...]:
+    return tuple(flag for term in terms for flag in (f"--pipeline.model.weights.{term}", "0"))
+
+
+FREE = ("--pipeline.model.surfels.guided", "False")
+PRIORS = ("d", "sn", "n", "tv", "s", "reg")
+FULL = "+ L_s: full method"
+ROWS: dict[str, tuple[str, ...]] = {
+    # Table 3, one prior after the other
+    "none": _without(*PRIORS),
+    "+ L_d": _without("sn", "n", "tv", "s", "reg"),
+    "+ L_sn": _without("n", "tv", "s", "reg"),
+    "+ L_n": _without("s", "reg"),
+    FULL: (),
+    # Fig. 5
+    "uncoordinated": ("--pipeline.model.coordinated", "False"),
+    # Fig. 3: 2D Gaussians that no mesh guides
+    "unguided": (*FREE, *_without(*PRIORS)),
+    "unguided, priors": FREE,
+    # one part away
+    "Z_p of another frame": ("--pipeline.model.latent-shift", "37"),
+    "skinning frozen": ("--optimizers.skinning.optimizer.lr", "0"),
+    "poses not refined": ("--pipeline.model.refine-poses", "False"),
+    "no residual": ("--pipeline.model.schedule.residual-start", "2"),
+    # beyond the paper
+    "light": ("--pipeline.model.light.kind", "sh"),
+}
+COLUMNS = {
+    "psnr": ("PSNR", 2),
+    "ssim": ("SSIM", 4),
+    "lpips": ("LPIPS", 4),
+    "mask_iou": ("mask IoU", 4),
+    "normal_degrees": ("normals [deg]", 2),
+    "depth_mm": ("depth [mm]", 2),
+    "miou": ("mIoU", 3),
+    "novel_pose_psnr": ("PSNR, new poses", 2),
+    "novel_pose_ssim": ("SSIM, new poses", 4),
+    "seconds": ("time [s]", 0),
+}
+PANELS = {
+    "fig3": ("unguided", "unguided, priors", FULL),
+    "fig5": ("uncoordinated", FULL),
+}
+
+
+@dataclass
+class Ablation:
+    """Train the rows on one capture and write table.md, table.csv and panels."""
+
+    data: Annotated[Path, tyro.conf.Positional]
+    """The capture; one with exact truth (fmgs-demo) fills the columns of geometry and semantics."""
+    out: Path = Path("ablation_out")
+    """Folder of runs and tables; an interrupted ablation goes on here."""
+    budget: float = 90.0
+    """Seconds of training for a row; sets the number of steps by the full method's speed, the same for every row."""
+    steps: int | None = None
+    """Training steps of a row; none: by the budget."""
+    seeds: list[int] = field(default_factory=lambda: [0])
+    """Seeds of initialisation, frame order and draws; more than one gives mean and standard deviation."""
+    rows: list[str] = field(default_factory=lambda: list(ROWS))
+    """Rows to train."""
+
+
+def main(ablation: Ablation) -> None:
+    if unknown := [row for row in ablation.rows if row not in ROWS]:
+        sys.exit(f"error: there is no row {unknown[0]!r}; rows: {', '.join(ROWS)}")
+    console, out = Console(), ablation.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    steps = _steps(ablation, out, console)
+    for seed in ablation.seeds:
+        for row in ablation.rows:
+            folder = _folder(out, row, seed)
+            if (folder / "row.json").exists():
+                console.print(f"Reusing {folder}")
+                continue
+            console.rule(f"{row}, seed {seed}: {steps} steps")
+            _train_and_evaluate(ablation.data.resolve(), folder, row, seed, steps)
+    _write_tables(out, ablation.seeds, console)
+    for name, rows in PANELS.items():
+        _write_panel(out, out / f"{name}.png", rows, ablation.seeds[0])
+
+
+def _steps(ablation: Ablation, out: Path, console: Console) -> int:
+    """Asked for, or as this folder was begun with, or by the budget."""
+    path = out / "ablation.json"
+    kept = json.loads(path.read_text()) if path.exists() else {}
+    data = str(ablation.data.resolve())
+    if kept and (kept["data"] != data or ablation.steps not in (None, kept["steps"])):
+        sys.exit(f"error: {out} was begun with {kept['steps']} steps on {kept['data']}; choose another --out")
+    if not kept:
+        steps = ablation.steps or max(50, round(ablation.budget / _seconds_per_step(ablation.data.resolve(), out)))
+        kept = {"data": data, "steps": steps}
+        path.write_text(json.dumps(kept))
+    console.print(f"{kept['steps']} steps a row")
+    return kept["steps"]
+
+
+def _seconds_per_step(data: Path, out: Path, count: int = 40) -> float:
+    """Median time of a step of the full method, after its first ones."""
+    from nerfstudio.engine.callbacks import TrainingCallbackLocation
+
+    from fmgs_nerfstudio.method import fmgs_avatar
+
+    config = copy.deepcopy(fmgs_avatar.config)
+    config.pipeline.datamanager.data = data
+    config.output_dir, config.timestamp, config.vis, config.max_num_iterations = out, "speed", "tensorboard", count
+    config.logging.local_writer.enable = False
+    trainer = config.setup()
+    trainer.setup()
+    times = []
+    for step in range(count):
+        trainer.step = step
+        for callback in trainer.callbacks:
+            callback.run_callback_at_location(step, TrainingCallbackLocation.BEFORE_TRAIN_ITERATION)
+        trainer.pipeline.train()
+        start = time.perf_counter()
+        trainer.train_iteration(step)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[count // 2 :])
+
+
+def _folder(out: Path, row: str, seed: int) -> Path:
+    plain = "".join(c if c.isalnum() else "_" for c in row).strip("_")
+    return out / f"seed_{seed}" / plain
+
+
+def _train_and_evaluate(data: Path, folder: Path, row: str, seed: int, steps: int) -> None:
+    where = ["--output-dir", folder, "--experiment-name", "x", "--timestamp", "run"]
+    how = ["--max-num-iterations", steps, "--vis", "tensorboard", "--logging.local-writer.enable", "False"]
+    seeds = ["--machine.seed", seed, "--pipeline.model.seed", seed]
+    seeds += ["--pipeline.datamanager.train-cameras-sampling-seed", 42 + seed]
+    start = time.time()
+    _call("ns-train", "fmgs-avatar", "--data", data, *where, *how, *seeds, *ROWS[row])
+    seconds = time.time() - start
+    run = folder / "x" / "fmgs-avatar" / "run"
+    images = folder / "images"
+    _call(
+        "ns-eval", "--load-config", run / "config.yml", "--output-path", folder / "metrics.json",
+        "--render-output-path", images,
+    )  # fmt: skip
+    metrics = json.loads((folder / "metrics.json").read_text())["results"]
+    with atomic_path(folder / "row.json") as path:
+        path.write_text(json.dumps({"row": row, "seed": seed, "steps": steps, "seconds": seconds} | metrics))
+
+
+def _call(program: str, *arguments: object) -> None:
+    command = [str(Path(sys.executable).with_name(program)), *(str(argument) for argument in arguments)]
+    if code := subprocess.run(command, check=False).returncode:
+        sys.exit(code)
+
+
+def _results(out: Path, row: str, seeds: list[int]) -> list[dict[str, float]]:
+    paths = [_folder(out, row, seed) / "row.json" for seed in seeds]
+    return [json.loads(path.read_text()) for path in paths if path.exists()]
+
+
+def _cells(results: list[dict[str, float]]) -> Iterator[str]:
+    """Mean, and the standard deviation over seeds where there are several; empty where not measured."""
+    for key, (_, digits) in COLUMNS.items():
+        values = [result[key] for result in results if key in result]
+        cell = f"{statistics.fmean(values):.{digits}f}" if values else ""
+        if len(values) > 1:
+            cell += f" ± {statistics.stdev(values):.{digits}f}"
+        yield cell
+
+
+def _write_tables(out: Path, seeds: list[int], console: Console) -> None:
+    header = ["", *(title for title, _ in COLUMNS.values())]
+    rows = [[row, *_cells(results)] for row in ROWS if (results := _results(out, row, seeds))]
+    lines = [" | ".join(cells) for cells in (header, ["---"] * len(header), *rows)]
+    markdown = "".join(f"| {line} |\n" for line in lines)
+    with atomic_path(out / "table.md") as path:
+        path.write_text(markdown)
+    with atomic_path(out / "table.csv") as path, path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["row", "seed", "steps", *COLUMNS])
+        for row in ROWS:
+            for result in _results(out, row, seeds):
+                writer.writerow([row, *(result.get(key, "") for key in ("seed", "steps", *COLUMNS))])
+    console.print(markdown, soft_wrap=True, markup=False)
+    console.print(f"{out / 'table.md'}, {out / 'table.csv'}", soft_wrap=True)
+
+
+def _write_panel(out: Path, path: Path, rows: tuple[str, ...], seed: int, count: int = 2) -> None:
+    """Truth, RGB, normal, depth normal, semantics of a few held-out views, one line per row and view."""
+    lines = []
+    for i in range(count):
+        for row in rows:
+            folder = _folder(out, row, seed) / "images"
+            views = sorted(folder.glob("eval_novel_view_img_*.png"))
+            if not views:
+                return
+            view = views[(2 * i + 1) * len(views) // (2 * count)]
+            maps = folder / view.name.replace("_img_", "_maps_")
+            line = np.hstack([cv2.imread(str(view)), cv2.imread(str(maps))])
+            cv2.putText(line, row, (6, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), 1, cv2.LINE_AA)
+            lines.append(line)
+    with atomic_path(path) as temporary:
+        cv2.imwrite(str(temporary), np.vstack(lines))
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Ablation))

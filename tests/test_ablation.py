@@ -1,0 +1,44 @@
+"""The rows of scripts/ablation are flags that the method knows, and each changes what its name says."""
+
+from __future__ import annotations
+
+import itertools
+
+import ablation
+import pytest
+import tyro
+from nerfstudio.configs.method_configs import AnnotatedBaseConfigUnion
+
+from fmgs_nerfstudio.method import FMGSTrainerConfig
+from fmgs_nerfstudio.modalities import all_terms
+from fmgs_nerfstudio.objective import Objective
+
+
+def parse(*flags: str) -> FMGSTrainerConfig:
+    union = tyro.conf.SuppressFixed[tyro.conf.FlagConversionOff[AnnotatedBaseConfigUnion]]
+    config = tyro.cli(union, args=["fmgs-avatar", *flags])  # pyright: ignore[reportCallIssue, reportArgumentType]
+    assert isinstance(config, FMGSTrainerConfig)
+    return config
+
+
+@pytest.mark.parametrize("row", ablation.ROWS)
+def test_every_row_is_a_configuration(row: str) -> None:
+    changed = parse(*ablation.ROWS[row])
+    assert (changed == parse()) == (row == ablation.FULL)
+
+
+def test_table_3_adds_one_prior_after_the_other() -> None:
+    def terms(row: str) -> set[str]:
+        weights = parse(*ablation.ROWS[row]).pipeline.model.weights
+        return set(Objective.of(all_terms(), weights, ["depth", "normal", "semantics"]).terms)
+
+    rows = ["none", "+ L_d", "+ L_sn", "+ L_n", ablation.FULL]
+    added = [terms(b) - terms(a) for a, b in itertools.pairwise(rows)]
+    assert added == [{"L_d"}, {"L_sn"}, {"L_n", "L_tv"}, {"L_s", "L_reg"}]
+    assert terms("none") == {"L_c", "L_m", "L_skin", "L_iso", "L_iso_cov"}
+
+
+def test_seeds_are_averaged_and_their_spread_shown() -> None:
+    cells = list(ablation._cells([{"psnr": 26.0}, {"psnr": 28.0}]))
+    assert cells[0] == "27.00 ± 1.41"
+    assert cells[1] == ""
