@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from fmgs_nerfstudio.priors.classes import CLASSES, CLOTH, HEAD, MIRROR_PAIRS, PALETTE, SKIN
+from fmgs_nerfstudio.priors.info import Source, correct, merge, write_info
 from fmgs_nerfstudio.priors.maps import (
     Kind,
     PriorsError,
@@ -163,9 +164,83 @@ def test_sapiens2_ids_are_refused(tmp_path: Path) -> None:
         priors.read("semantics", "c", "0")
 
 
+def test_sapiens2_ids_are_read_where_priors_json_says_so(tmp_path: Path) -> None:
+    stored = np.arange(SHAPE[0] * SHAPE[1]).reshape(SHAPE) % 29
+    SapiensWriter(tmp_path).write("semantics", "c", "0", stored)
+    write_info(tmp_path / "sapiens" / "priors.json", PriorsInfo("sapiens2", "Sapiens2 License", label_set="dome29"))
+    priors = open_priors(tmp_path)
+    assert priors is not None
+    expected = np.where(stored == 2, 1, np.where(stored > 2, stored - 1, stored))
+    np.testing.assert_array_equal(priors.read("semantics", "c", "0"), expected)
+
+
+@pytest.mark.parametrize("alpha", [False, True])
+def test_normal_pictures_beside_arrays(tmp_path: Path, alpha: bool) -> None:
+    """As ECON and AniGS keep them: RGB(A) of (n + 1) / 2, nothing is mid-gray, black or transparent."""
+    normal = maps()["normal"]
+    colour = np.rint((normal + 1) * 127.5).astype(np.uint8)
+    if alpha:
+        shown = np.any(normal, axis=-1)
+        colour = np.dstack([np.where(shown[..., None], colour, [127, 127, 255]), shown * 255]).astype(np.uint8)
+    (tmp_path / "sapiens/normal/c").mkdir(parents=True)
+    Image.fromarray(colour).save(tmp_path / "sapiens/normal/c/0.png")
+    priors = open_priors(tmp_path)
+    assert priors is not None
+    assert priors.kinds == {"normal"}
+    read = priors.read("normal", "c", "0")
+    assert angle(read[5:], normal[5:]).max() < 0.5
+    assert not read[:5].any()
+    SapiensWriter(tmp_path).write("normal", "c", "0", -normal)  # the array is the better of the two
+    assert angle(priors.read("normal", "c", "0")[5:], -normal[5:]).max() < 0.1
+
+
+@pytest.mark.parametrize("frame", ["opengl", "opencv"])
+@pytest.mark.parametrize("axes", ["-x y z", "z y x", "y -z x"])
+def test_axes_of_normals(tmp_path: Path, frame: Literal["opengl", "opencv"], axes: str) -> None:
+    """Words say which stored channel is x, which y, which z of the frame."""
+    n = np.array([0.36, 0.48, 0.8], np.float32)
+    in_frame = n * ([1, -1, -1] if frame == "opencv" else [1, 1, 1])
+    stored = np.zeros(3, np.float32)
+    for value, word in zip(in_frame, axes.split(), strict=True):
+        stored["xyz".index(word[-1])] = -value if word[0] == "-" else value
+    info = PriorsInfo(estimator="test", licence="none", normal_frame=frame, normal_axes=axes)
+    PriorsWriter(tmp_path, info).write("normal", "c", "0", np.broadcast_to(stored, (*SHAPE, 3)))
+    priors = open_priors(tmp_path)
+    assert priors is not None
+    assert priors.info == info
+    assert angle(priors.read("normal", "c", "0"), n).max() < 0.5
+
+
+def test_descriptions_are_merged_kind_by_kind() -> None:
+    old = correct(PriorsInfo("a", "CC0", depth_kind="metric"), "seen", normal_axes="-x y z", depth_direction="nearer")
+    new = PriorsInfo("b", "MIT", depth_kind="inverse", depth_direction="nearer", normal_frame="opencv", crop="person")
+    both = merge(old, ["depth", "normal"], new, ["depth"])
+    assert (both.estimator, both.licence, both.crop) == ("b + a", "MIT + CC0", "person + none")
+    assert (both.depth_kind, both.normal_frame, both.normal_axes) == ("inverse", "opengl", "-x y z")
+    assert both.corrections == ("normal_axes: x y z -> -x y z (seen)",)  # depth's went with its maps
+    assert both.source("depth") == Source("b", "MIT", "person")
+    assert both.source("normal") == Source("a", "CC0")
+    assert merge(both, ["depth", "normal"], old, ["depth"]).source("depth") == Source("a", "CC0")
+
+
+def test_a_description_survives_the_disk(tmp_path: Path) -> None:
+    info = merge(correct(INFO, "why", normal_axes="z y x"), ["normal"], PriorsInfo("b", "MIT"), ["mask"])
+    write_info(tmp_path / "priors" / "priors.json", info)
+    priors = open_priors(tmp_path)
+    assert priors is not None
+    assert priors.info == info
+
+
+def test_a_run_that_was_cut_off_at_once_is_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / "priors").mkdir()
+    assert open_priors(tmp_path) is None
+
+
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
+        ({"normal_axes": "x y y"}, "normal_axes, corrections or sources"),
+        ({"sources": {"depth": {"colour": 1}}}, "normal_axes, corrections or sources"),
         ({"depth_kind": "disparity"}, "depth_kind is 'disparity'"),
         ({"label_set": "atr18"}, "label_set is 'atr18'"),
         ({"colour": 1}, "unknown fields"),

@@ -1,0 +1,233 @@
+"""`fmgs-priors`: masks, human parsing, depth and normals for every frame of a capture, and whether they are right."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import cv2
+import torch
+import tyro
+from fmgs_dataparsers.capture import Capture, CaptureError, Frame
+from fmgs_dataparsers.parser import open_capture
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from fmgs_nerfstudio.files import atomic_path
+from fmgs_nerfstudio.priors.checkpoints import CheckpointError, Consent, find_weights
+from fmgs_nerfstudio.priors.checks import WARNINGS, Report, check
+from fmgs_nerfstudio.priors.estimate import Job, estimate
+from fmgs_nerfstudio.priors.estimators import ESTIMATORS
+from fmgs_nerfstudio.priors.estimators.base import EstimatorError, Options
+from fmgs_nerfstudio.priors.info import DepthKind, Kind, write_info
+from fmgs_nerfstudio.priors.maps import PriorsError, open_priors
+from fmgs_nerfstudio.priors.sheet import contact_sheet
+
+if TYPE_CHECKING:
+    EstimatorName = str
+else:
+    EstimatorName = tyro.extras.literal_type_from_choices(ESTIMATORS)
+
+_SHEET_ROWS = 8
+
+
+@dataclass(frozen=True)
+class MakePriors:
+    """Write prior maps of a capture to its folder priors/, check them, and draw a contact sheet of them.
+
+    Only what is missing is made; an interrupted run goes on where it stopped. Weights are downloaded only if you agree.
+    """
+
+    path: Annotated[Path, tyro.conf.Positional]
+    """Folder of the capture."""
+    estimator: EstimatorName = "sapiens"
+    """sapiens: v1's TorchScript networks; sapiens2 and transformers need the extra "priors"."""
+    size: str | None = None
+    """Of the released sizes, e.g. 0.3b or 1b (the default; smaller parsing networks are not good)."""
+    checkpoint: str | None = None
+    """Folder or file with the weights, or another repository of the Hugging Face hub; none: the released ones."""
+    kinds: tuple[Kind, ...] = ()
+    """Which maps; none: all that the estimator gives."""
+    device: str = "auto"
+    """auto: CUDA where there is a card."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Precision of the networks."""
+    batch_size: int = 4
+    """Images per call."""
+    crop: bool = False
+    """Show the network the person's box (by the capture's mask) in place of the whole image."""
+    frames: Literal["train", "all"] = "train"
+    """Training frames, the only ones whose priors are used, or held-out ones too."""
+    overwrite: bool = False
+    """Replace maps that are there, e.g. of another estimator."""
+    download: bool = False
+    """Agree to download missing weights under the licence that is shown."""
+    label_map: Path | None = None
+    """For transformers: JSON of the model's class names to the 28 of Sapiens v1, "*" for all others."""
+    depth_kind: DepthKind | None = None
+    """For transformers: what a model's depth is, where its configuration does not say."""
+    body_model: Path | None = None
+    """SMPL model file, or a folder with one; none: the capture's own folder, then $SMPL_MODEL_DIR."""
+    check_only: bool = False
+    """Make nothing: check the maps that are there (priors/, or sapiens/ as its own demos wrote it)."""
+    accept_corrections: bool = False
+    """Write to priors.json what the check found: flipped or swapped axes of normals, inverted depth."""
+    sheet_every: int | None = None
+    """Every n-th frame gets a row of the contact sheet; none: about 8 rows in all."""
+
+
+def run(command: MakePriors) -> bool:
+    """Make, check and show. Returns whether the conventions are as recorded.
+
+    Raises:
+        CaptureError, PriorsError, CheckpointError, EstimatorError: a mistake of the user's or a damaged file.
+    """
+    for name, value in (("--batch-size", command.batch_size), ("--sheet-every", command.sheet_every)):
+        if value is not None and value < 1:
+            raise EstimatorError(f"{name} is {value}; expected 1 or more.")
+    capture = open_capture(command.path.resolve(), "auto", command.body_model, None)
+    splits = capture.splits.values() if command.frames == "all" else [capture.splits["train"]]
+    frames = list(dict.fromkeys(frame for split in splits for frame in split))
+    if not command.check_only:
+        _make(command, capture, frames)
+    capture = dataclasses.replace(capture, priors=open_priors(capture.root))
+    if capture.priors is None:
+        raise PriorsError(f"{capture.root} has no prior maps (priors/ or sapiens/); run without --check-only.")
+    with _bar() as bar:
+        task = bar.add_task("Checking", total=len(frames))
+        report = check(capture, frames, lambda done, total: bar.update(task, completed=done))
+    _show(report)
+    _save(capture, frames, report, command.sheet_every)
+    return _settle(capture, report, command.accept_corrections)
+
+
+def _make(command: MakePriors, capture: Capture, frames: Sequence[Frame]) -> None:
+    kinds = frozenset(command.kinds) or None
+    options = Options(
+        size=command.size,
+        checkpoint=command.checkpoint,
+        kinds=kinds,
+        device=_device(command.device),
+        dtype=getattr(torch, command.dtype),
+        label_map=command.label_map,
+        depth_kind=command.depth_kind,
+    )
+    networks = ESTIMATORS[command.estimator](options)
+    job = Job(frames, kinds, command.batch_size, command.crop, command.overwrite)
+    consent = _consent(command.download)
+    tasks = {}
+    with _bar() as bar:
+
+        def progress(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=total)
+            bar.update(tasks[what], completed=done)
+
+        written = estimate(capture, networks, job, lambda w: find_weights(w, command.checkpoint, consent), progress)
+    print(f"Wrote {written} maps to {capture.root / 'priors'}" + ("" if written else " (nothing was missing)"))
+
+
+def _device(name: str) -> str:
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise EstimatorError(f"--device {name} is not there: {str(error).splitlines()[0]}") from error
+    return name
+
+
+def _consent(agreed: bool) -> Consent:
+    def consent(what: str) -> bool:
+        print(f"Weights to download: {what}")
+        if agreed or not sys.stdin.isatty():
+            return agreed
+        return input("Download them and accept the licence? [y/N] ").strip().lower() in ("y", "yes")
+
+    return consent
+
+
+class _Speed(ProgressColumn):
+    """Frames per second."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:.1f} frames/s")
+
+
+def _bar() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Speed(), TimeRemainingColumn()
+    )
+
+
+def _show(report: Report) -> None:
+    def line(title: str, text: str) -> None:
+        print(f"  {title:<9}{text}")
+
+    info = report.info
+    print(f"{info.estimator}, licence {info.licence}; {len(report.frames)} frames, medians:")
+    if (toward := report.median("toward")) is not None:
+        across, upward = report.median("across"), report.median("upward")
+        axes = report.axes()
+        verdict = "no clear agreement with the fitted body" if axes is None else f"x y z of the body are at {axes}"
+        line(
+            "normals",
+            f"n_z > 0 on {toward:.0%}, n_x with column {across:+.2f}, n_y against row {upward:+.2f}; {verdict}",
+        )
+    if (rank := report.median("depth_rank")) is not None:
+        line("depth", f"{info.depth_kind}; rank correlation with the fitted body {rank:+.2f}")
+    if (iou := report.median("iou")) is not None:
+        line("masks", f"IoU with the fitted body {iou:.2f}")
+    line("warnings", ", ".join(f"{warning} {report.share(warning):.0%}" for warning in WARNINGS))
+
+
+def _save(capture: Capture, frames: Sequence[Frame], report: Report, every: int | None) -> None:
+    assert capture.priors is not None
+    root = capture.priors.root
+    chosen = frames[:: every or -(-len(frames) // _SHEET_ROWS)]
+    sheet = contact_sheet(capture, chosen, {item.frame: item.warnings for item in report.frames})
+    with atomic_path(root / "sheet.png") as path:
+        cv2.imwrite(str(path), sheet[..., ::-1])
+    with atomic_path(root / "check.json") as path:
+        path.write_text(json.dumps(report.summary(), indent=2) + "\n")
+    print(f"See {root / 'sheet.png'}; numbers are in {root / 'check.json'}")
+
+
+def _settle(capture: Capture, report: Report, accept: bool) -> bool:
+    assert capture.priors is not None
+    corrected = report.corrected()
+    if corrected == report.info:
+        return True
+    path = capture.priors.root / "priors.json"
+    new = corrected.corrections[len(report.info.corrections) :]
+    if accept:
+        write_info(path, corrected)
+    for note in new:
+        print(f"{'Corrected in' if accept else 'WRONG in'} {path}: {note}")
+    if not accept:
+        print("Look at the sheet; if you agree, run again with --check-only --accept-corrections.")
+    return accept
+
+
+def main() -> None:
+    """Entry point of `fmgs-priors`. Exit status: 0 all well, 1 an error, 2 a convention is wrong."""
+    command = tyro.cli(MakePriors, prog="fmgs-priors")
+    try:
+        good = run(command)
+    except (CaptureError, PriorsError, CheckpointError, EstimatorError, OSError) as error:
+        print(f"fmgs-priors: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("fmgs-priors: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(0 if good else 2)
+
+
+if __name__ == "__main__":
+    main()
