@@ -90,7 +90,7 @@ fmgs_avatar = MethodSpecification(
             "rotations": _group(1e-3),
         },
         machine=MachineConfig(device_type="cuda" if torch.cuda.is_available() else "cpu"),
-        logging=LoggingConfig(steps_per_log=10),
+        logging=LoggingConfig(steps_per_log=1),
         viewer=ViewerConfig(quit_on_train_completion=True, default_composite_depth=False),
         vis="viewer+tensorboard",
     ),

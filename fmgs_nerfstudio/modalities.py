@@ -167,7 +167,7 @@ MODALITIES: dict[str, Modality] = {
     "normal": Modality(
         ROUTES["normal"],
         _normal_maps,
-        values=lambda posed, camera: surfel_normals(posed.tangents, posed.means, camera),
+        values=lambda posed, camera: surfel_normals(posed.tangents, camera),
         draw=lambda maps: maps | {"normal": draw_normal(maps["normal"])},
     ),
     "semantics": Modality(

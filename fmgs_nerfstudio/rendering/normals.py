@@ -29,14 +29,12 @@ def depth_to_normal(depth: Float[Tensor, "H W"], camera: Camera) -> Float[Tensor
     return F.pad(torch.where(whole[..., None], normals, 0.0), (0, 0, 1, 1, 1, 1))
 
 
-def surfel_normals(
-    tangents: Float[Tensor, "N 3 2"], means: Float[Tensor, "N 3"], camera: Camera
-) -> Float[Tensor, "N 3"]:
-    """Unit normals t_u x t_v, turned towards the camera; the means decide the side only and get no gradient."""
-    rotation = camera.viewmat[:3, :3]
-    normals = torch.linalg.cross(tangents[..., 0], tangents[..., 1]) @ rotation.T
-    with torch.no_grad():
-        away = (normals * (means @ rotation.T + camera.viewmat[:3, 3])).sum(-1, keepdim=True) > 0
+def surfel_normals(tangents: Float[Tensor, "N 3 2"], camera: Camera) -> Float[Tensor, "N 3"]:
+    """Unit normals t_u x t_v, the outer side of the mesh.
+
+    Those that face away are not turned towards the camera, as 2DGS does for surfels without an outer side: along a
+    silhouette, where they shine through, that would point them inwards.
+    """
+    normals = torch.linalg.cross(tangents[..., 0], tangents[..., 1]) @ camera.viewmat[:3, :3].T
     # Tangents are millimetres, their product can be far below F.normalize's usual epsilon.
-    normals = F.normalize(torch.where(away, -normals, normals), dim=-1, eps=1e-18)
-    return normals * normals.new_tensor([1.0, -1.0, -1.0])
+    return F.normalize(normals, dim=-1, eps=1e-18) * normals.new_tensor([1.0, -1.0, -1.0])
