@@ -54,7 +54,7 @@ def main(demo: Demo) -> None:
         console.print(f"Reusing the run in {run}")
     else:
         where = ["--output-dir", out / "outputs", "--experiment-name", "capture", "--timestamp", RUN_NAME]
-        how = ["--max-num-iterations", steps, "--vis", "tensorboard"]
+        how = ["--max-num-iterations", steps, "--vis", "tensorboard", "--logging.steps-per-log", 10]
         _call("ns-train", "fmgs-avatar", "--data", capture, *where, *how)
         (run / "finished.json").write_text(json.dumps({"steps": steps}))
 

@@ -80,14 +80,23 @@ class Options:
     """Everything a capture depends on."""
 
     preset: PresetName = "small"
+    """ci: 128 px, 24 training frames; small: 256 px, 100 frames; full: 512 px, 200 frames."""
     seed: int = 0
+    """Decides the person (shape, clothes, hair), the motion and all noise."""
     light: LightName = "studio"
+    """studio: soft light from all sides; key: a lamp fixed in the world, the hard case for a turning person."""
     priors: PriorsName = "fmgs"
+    """Prior maps of the training camera: PNGs in priors/, .npy as Sapiens' demos write them, or none."""
     pose_noise: float = 1.0
+    """Error of the SMPL fit; 1 is 0.015 rad per joint and 5 mm, 0 is exact."""
     mask_noise: float = 1.0
+    """Error of the masks; 1 is 1 to 2 pixels in blobs, 0 is exact."""
     depth_noise: float = 1.0
+    """Error of the depth priors; 1 is 3 % of the person's depth range, 0 is exact up to scale and shift."""
     normal_noise: float = 1.0
+    """Error of the normal priors; 1 is 15 degrees in patches, 0 is exact."""
     label_noise: float = 1.0
+    """Error of the class priors along borders; 1 is about 2 pixels, 0 is exact."""
 
     def generator(self) -> dict[str, Any]:
         """The record in protocol.json by which a capture is recognised."""
