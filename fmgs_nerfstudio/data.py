@@ -13,13 +13,17 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import tyro
-from fmgs_dataparsers.capture import Capture, Frame, Split
+from fmgs_dataparsers.capture import Capture, CaptureError, Frame, Split
 from fmgs_dataparsers.parser import FMGSDataParserConfig
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.datamanagers.full_images_datamanager import FullImageDatamanager, FullImageDatamanagerConfig
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.data.datasets.base_dataset import InputDataset
+from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
+
+from fmgs_nerfstudio.evaluation.bounds import BodyBounds
+from fmgs_nerfstudio.priors.maps import PriorsError
 
 Batch = dict[str, Any]
 
@@ -35,12 +39,14 @@ class AvatarDataset(InputDataset):
         self.frames: tuple[Frame, ...] = self.metadata["frames"]
         self.background = torch.tensor(self.metadata["background"])
         self.with_truth = False
+        self.bounds = BodyBounds(self.capture)
 
     def get_data(self, image_idx: int, image_type: Literal["uint8", "float32"] = "float32") -> Batch:
         """image [H, W, 3] in 0..1 on the background colour and mask [H, W, 1] in 0..1.
 
         Training also gets what there is of `prior_depth`, `prior_normal` and `prior_semantics` (`Capture.prior`);
-        evaluation `truth_*` (`Capture.truth`), and then the exact mask in place of the capture's.
+        evaluation `bound` [H, W, 1], where the posed body's box is seen, and what there is of `truth_*`
+        (`Capture.truth`), and then the exact mask in place of the capture's.
         """
         frame = self.frames[image_idx]
         truth = self.capture.truth(frame) if self.with_truth else {}
@@ -48,7 +54,9 @@ class AvatarDataset(InputDataset):
         image = torch.from_numpy(self.capture.image(frame)).float() / 255
         image = image * mask + self.background * (1 - mask)
         maps = {f"truth_{kind}": torch.tensor(value) for kind, value in truth.items()}
-        if not self.with_truth:
+        if self.with_truth:
+            maps["bound"] = torch.from_numpy(self.bounds.mask(frame))[..., None]
+        else:
             priors = ((kind, self.capture.prior(kind, frame)) for kind in ("depth", "normal", "semantics"))
             maps |= {f"prior_{kind}": torch.tensor(value) for kind, value in priors if value is not None}
         return {"image_idx": image_idx, "image": image, "mask": mask, **maps}
@@ -103,8 +111,8 @@ class FMGSDataManager(FullImageDatamanager[AvatarDataset]):
 
     def next_train(self, step: int) -> tuple[Cameras, Batch]:
         """The frame of this step: every frame once per pass, each pass in an order of its own."""
-        index, *ahead = (self._train_index(s) for s in range(step, step + 3))
-        batch = self.cached_train.get(index, ahead)
+        order = (self._train_index(s) for s in range(step, step + len(self.train_dataset)))
+        index, batch = self.cached_train.first(order, [self._train_index(s) for s in (step + 1, step + 2)])
         return crop_to_person(self.train_cameras[index : index + 1], batch, self.config.crop_margin)
 
     def _train_index(self, step: int) -> int:
@@ -114,8 +122,9 @@ class FMGSDataManager(FullImageDatamanager[AvatarDataset]):
 
     def next_eval_image(self, step: int) -> tuple[Cameras, Batch]:
         """A held-out image, another one each time."""
-        index = int(np.random.default_rng(step).integers(len(self.eval_dataset)))
-        return self._eval_cameras[index : index + 1], self.cached_eval.get(index).copy()
+        order = np.random.default_rng(step).permutation(len(self.eval_dataset))
+        index, batch = self.cached_eval.first(int(i) for i in order)
+        return self._eval_cameras[index : index + 1], batch.copy()
 
     @cached_property
     def _eval_cameras(self) -> Cameras:
@@ -174,7 +183,8 @@ class EvalLoader:
 
     def __iter__(self) -> Iterator[tuple[Cameras, Batch]]:
         for index in self.indices:
-            yield self.cameras[index : index + 1], self.frames.get(index).copy()
+            if (batch := self.frames.readable(index)) is not None:
+                yield self.cameras[index : index + 1], batch.copy()
 
 
 class FrameCache:
@@ -184,12 +194,35 @@ class FrameCache:
         self._load, self._length, self._bytes = load, length, megabytes * 2**20
         self._frames: OrderedDict[int, Future[Batch]] = OrderedDict()
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fmgs-decode")
+        self._unreadable: set[int] = set()
 
     def __len__(self) -> int:
         return self._length
 
     def __getitem__(self, index: int) -> Batch:
         return self.get(index)
+
+    def first(self, candidates: Iterable[int], ahead: Iterable[int] = ()) -> tuple[int, Batch]:
+        """The first of `candidates` that can be decoded, and its frame.
+
+        Raises:
+            CaptureError: none of them can.
+        """
+        for index in candidates:
+            if (batch := self.readable(index, ahead)) is not None:
+                return index, batch
+        raise CaptureError("no image of the capture can be decoded; copy it again from its source")
+
+    def readable(self, index: int, ahead: Iterable[int] = ()) -> Batch | None:
+        """Frame `index`, or None, told once, where one of its files is damaged inside: opening the capture looked at
+        the files' ends alone."""
+        try:
+            return self.get(index, ahead)
+        except (CaptureError, PriorsError) as error:
+            if index not in self._unreadable:
+                CONSOLE.log(f"Skipped: {error}")
+            self._unreadable.add(index)
+            return None
 
     def get(self, index: int, ahead: Iterable[int] = ()) -> Batch:
         """Frame `index`; frames `ahead` are decoded in the background meanwhile."""

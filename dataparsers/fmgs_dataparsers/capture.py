@@ -1,14 +1,14 @@
 """A capture on disk, whatever its layout: the one record that leaves a reader.
 
 Conventions end in the reader: metres, radians, smplx's sense of pose and translation, OpenCV cameras with pixel centres
-at +0.5, frames that exist. See `fmgs_dataparsers/parser.py` for what nerfstudio gets of it.
+at +0.5, frames that can be used. See `fmgs_dataparsers/parser.py` for what nerfstudio gets of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -16,13 +16,12 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from fmgs_dataparsers.files import CaptureError as CaptureError
+from fmgs_dataparsers.files import decode
+from fmgs_dataparsers.masks import MaskSource
 from fmgs_nerfstudio.priors.maps import Kind, Priors, read_labels, read_normal
 
 Split = Literal["train", "novel_view", "novel_pose"]
-
-
-class CaptureError(ValueError):
-    """The capture cannot be used; the message names the file, what was expected, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +46,22 @@ class Frame:
     stem: str
     """File stem of the image: it names prior and truth maps."""
     image: Path
-    mask: Path
+    mask: MaskSource
     pose: int
     """Row of `Capture.poses`."""
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """An image that the protocol names and that cannot be used."""
+
+    split: Split
+    name: str
+    """`camera/stem`."""
+    reason: str
+    """One of a few, e.g. "without a mask": reports count them."""
+    detail: str
+    """The file and what is wrong with it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +85,10 @@ class Capture:
     """The world's upward axis."""
     priors: Priors | None
     downscale: int = 1
+    background: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """The protocol's colour behind the person, 0..1."""
+    left_out: tuple[LeftOut, ...] = ()
+    """Images of the protocol that are in no split, and why."""
 
     def intrinsics(self, camera: str) -> tuple[Float[np.ndarray, "3 3"], int, int]:
         """K, width and height at working size."""
@@ -82,21 +98,20 @@ class Capture:
 
     def image(self, frame: Frame) -> UInt8[np.ndarray, "H W 3"]:
         """The RGB image with its own background."""
-        image = _decode(frame.image, cv2.IMREAD_COLOR)[..., ::-1]
-        return self._to_working_size(image, frame.camera, cv2.INTER_AREA)
+        image = decode(frame.image, cv2.IMREAD_COLOR)[..., ::-1]
+        return self._to_working_size(image, frame.image, frame.camera, cv2.INTER_AREA)
 
     def mask(self, frame: Frame) -> Float[np.ndarray, "H W"]:
-        """Foreground coverage in 0..1; soft only where the image was reduced."""
-        mask = (_decode(frame.mask, cv2.IMREAD_UNCHANGED) != 0).astype(np.float32)
-        mask = mask.max(axis=-1) if mask.ndim == 3 else mask
-        return self._to_working_size(mask, frame.camera, cv2.INTER_AREA)
+        """Foreground coverage in 0..1; soft where the source is soft, or was reduced or undistorted."""
+        return self._to_working_size(frame.mask.read(), frame.mask.file, frame.camera, cv2.INTER_AREA)
 
     def prior(self, kind: Kind, frame: Frame) -> np.ndarray | None:
         """A prior map in the canonical form of `Priors.read`, or None where this frame has none."""
         if self.priors is None or not self.priors.exists(kind, frame.camera, frame.stem):
             return None
         value = self.priors.read(kind, frame.camera, frame.stem)
-        return self._to_working_size(value, frame.camera, cv2.INTER_NEAREST)
+        path = self.priors.path(kind, frame.camera, frame.stem)
+        return self._to_working_size(value, path, frame.camera, cv2.INTER_NEAREST)
 
     def truth(self, frame: Frame) -> dict[str, np.ndarray]:
         """Exact depth (metres), normal, semantics and mask where the capture has them; training never asks."""
@@ -108,12 +123,15 @@ class Capture:
             for kind in ("depth", "normal", "semantics", "mask")
         }
         maps = {
-            "depth": _decode(paths["depth"], cv2.IMREAD_UNCHANGED).astype(np.float32) * 1e-4,
+            "depth": decode(paths["depth"], cv2.IMREAD_UNCHANGED).astype(np.float32) * 1e-4,
             "normal": read_normal(paths["normal"]),
             "semantics": read_labels(paths["semantics"]),
-            "mask": _decode(paths["mask"], cv2.IMREAD_UNCHANGED).astype(np.float32) / 255,
+            "mask": decode(paths["mask"], cv2.IMREAD_UNCHANGED).astype(np.float32) / 255,
         }
-        return {kind: self._to_working_size(value, frame.camera, cv2.INTER_NEAREST) for kind, value in maps.items()}
+        return {
+            kind: self._to_working_size(value, paths[kind], frame.camera, cv2.INTER_NEAREST)
+            for kind, value in maps.items()
+        }
 
     @cached_property
     def person_pixels(self) -> int:
@@ -122,67 +140,35 @@ class Capture:
         some = frames[:: max(1, len(frames) // 8)][:8]
         return round(float(np.mean([self.mask(frame).sum() for frame in some])))
 
-    def _to_working_size(self, image: np.ndarray, camera: str, interpolation: int) -> np.ndarray:
+    def _to_working_size(self, image: np.ndarray, path: Path, camera: str, interpolation: int) -> np.ndarray:
         source = self.cameras[camera]
         if image.shape[:2] != (source.height, source.width):
             raise CaptureError(
-                f"{self.root}: a map of camera {camera} is {image.shape[1]} x {image.shape[0]} pixels; "
-                f"its calibration says {source.width} x {source.height}"
+                f"{path} has {image.shape[1]} x {image.shape[0]} pixels; "
+                f"camera {camera} has {source.width} x {source.height}"
             )
         if source.distortion is not None and np.any(source.distortion):
-            warp = cv2.INTER_NEAREST if interpolation == cv2.INTER_NEAREST else cv2.INTER_LINEAR
-            image = cv2.remap(np.ascontiguousarray(image), *self._undistortion[camera], interpolation=warp)
+            method = cv2.INTER_NEAREST if interpolation == cv2.INTER_NEAREST else cv2.INTER_LINEAR
+            image = cv2.remap(np.ascontiguousarray(image), *self._undistortion(camera), interpolation=method)
         if self.downscale > 1:
-            width, height = source.width // self.downscale, source.height // self.downscale
-            image = cv2.resize(np.ascontiguousarray(image), (width, height), interpolation=interpolation)
+            _, width, height = self.intrinsics(camera)
+            # What is over at the right and lower edge goes, so that the whole factor is exact.
+            image = np.ascontiguousarray(image[: height * self.downscale, : width * self.downscale])
+            image = cv2.resize(image, (width, height), interpolation=interpolation)
         return np.ascontiguousarray(image)
 
     @cached_property
-    def _undistortion(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        maps = {}
-        for name, camera in self.cameras.items():
+    def _undistortion(self) -> Callable[[str], tuple[np.ndarray, np.ndarray]]:
+        """OpenCV's maps; for a few cameras at a time, because each takes 8 bytes a pixel."""
+
+        @lru_cache(maxsize=4)
+        def maps(name: str) -> tuple[np.ndarray, np.ndarray]:
+            camera = self.cameras[name]
             K = camera.K.copy()
             K[:2, 2] -= 0.5  # OpenCV's pixel centres are at whole numbers
-            size = (camera.width, camera.height)
             distortion = np.zeros(5) if camera.distortion is None else camera.distortion
-            maps[name] = cv2.initUndistortRectifyMap(K, distortion, np.eye(3), K, size, cv2.CV_32FC1)
+            size = (camera.width, camera.height)
+            x, y = cv2.initUndistortRectifyMap(K, distortion, np.eye(3), K, size, cv2.CV_32FC1)
+            return x, y
+
         return maps
-
-
-def check_files(frames: Iterable[Frame]) -> None:
-    """Every image and mask is there and not cut off, so that training does not stop half-way through the data.
-
-    Only the first and last bytes are read.
-
-    Raises:
-        CaptureError: names the first missing and the first truncated file and how many more there are.
-    """
-    paths = sorted({path for frame in frames for path in (frame.image, frame.mask)})
-    if missing := [path for path in paths if not path.is_file()]:
-        raise CaptureError(f"{missing[0]} is missing{_more(missing)}; the capture's own index names it")
-    if broken := [path for path in paths if not _is_whole(path)]:
-        raise CaptureError(f"{broken[0]} is truncated or not an image{_more(broken)}; copy it again from its source")
-
-
-def _more(paths: list[Path]) -> str:
-    return f" (and {len(paths) - 1} more)" if len(paths) > 1 else ""
-
-
-def _is_whole(path: Path) -> bool:
-    """JPEG and PNG say where they end; of other formats only that there is something."""
-    with path.open("rb") as file:
-        head = file.read(8)
-        file.seek(-min(path.stat().st_size, 16), 2)
-        tail = file.read()
-    if head.startswith(b"\xff\xd8"):
-        return b"\xff\xd9" in tail
-    if head == b"\x89PNG\r\n\x1a\n":
-        return b"IEND" in tail
-    return len(head) == 8 and path.suffix.lower() not in (".jpg", ".jpeg", ".png")
-
-
-def _decode(path: Path, flags: int) -> np.ndarray:
-    image = cv2.imread(str(path), flags)
-    if image is None:
-        raise CaptureError(f"{path} cannot be read as an image; copy it again from its source")
-    return image

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -18,10 +18,74 @@ from nerfstudio.data.scene_box import SceneBox
 from nerfstudio.plugins.registry_dataparser import DataParserSpecification
 from nerfstudio.utils.rich_utils import CONSOLE
 
-from fmgs_dataparsers import zju_mocap
+from fmgs_dataparsers import (
+    arah,
+    easymocap,
+    gvhmr,
+    humannerf,
+    instant_avatar,
+    neuman,
+    people_snapshot,
+    trackers,
+    zju_mocap,
+    zju_mocap_refined,
+)
+from fmgs_dataparsers.assemble import Gender, Options
 from fmgs_dataparsers.capture import Capture, CaptureError, Frame, Split
+from fmgs_dataparsers.protocols import Name
+from fmgs_nerfstudio.priors.maps import PriorsError
 
-_LAYOUTS = {zju_mocap.NAME: zju_mocap}
+
+class Layout(Protocol):
+    """How one kind of folder is told and read."""
+
+    @property
+    def NAME(self) -> str: ...
+
+    @property
+    def SIGNATURE(self) -> str:
+        """What is looked for, for people."""
+        ...
+
+    def matches(self, root: Path) -> bool:
+        """Does `root` hold this layout? Looks at names only."""
+        ...
+
+    def read(self, root: Path, options: Options) -> Capture:
+        """The capture; a CaptureError where a file is not what the layout says."""
+        ...
+
+
+# The first that matches is read: prepared forms come before what they were prepared from.
+LAYOUTS: tuple[Layout, ...] = (
+    zju_mocap,
+    zju_mocap_refined,
+    arah,
+    people_snapshot,
+    instant_avatar,
+    humannerf,
+    neuman,
+    easymocap,
+    gvhmr,
+    trackers.WHAM,
+    trackers.HUMANS4D,
+    trackers.ROMP,
+)
+LayoutName = Literal[
+    "auto",
+    "zju-mocap",
+    "zju-mocap-refined",
+    "arah",
+    "people-snapshot",
+    "instant-avatar",
+    "humannerf",
+    "neuman",
+    "easymocap",
+    "gvhmr",
+    "wham",
+    "4d-humans",
+    "romp",
+]
 _FLIP_YZ = np.diag([1.0, -1.0, -1.0, 1.0])
 
 
@@ -32,14 +96,18 @@ class FMGSDataParserConfig(DataParserConfig):
     _target: type = field(default_factory=lambda: FMGSDataParser)
     data: Path = Path()
     """Folder of the capture."""
-    layout: Literal["auto", "zju-mocap"] = "auto"
+    layout: LayoutName = "auto"
     """Layout of the folder; auto goes by its signature files."""
+    protocol: Name = "auto"
+    """Split; auto: humannerf for ZJU-MoCap, instantavatar for PeopleSnapshot, last-fifth for own videos."""
     body_model: Path | None = None
     """SMPL model file, or a folder with one; none: the capture's own folder, then $SMPL_MODEL_DIR."""
+    gender: Gender = "auto"
+    """Which SMPL model; auto: as PeopleSnapshot's folders say, else neutral."""
     downscale_factor: int | None = None
     """Reduce images by this whole factor; none: to about 512 pixels."""
-    background: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    """Colour behind the person, 0..1, in the images and in what is rendered."""
+    background: tuple[float, float, float] | None = None
+    """Colour behind the person, 0..1, in images and renders; none: white for instantavatar, else black."""
     eval_split: Literal["all", "novel_view", "novel_pose"] = "all"
     """Held-out images that ns-eval renders: other cameras, other poses, or both, reported apart."""
 
@@ -59,8 +127,15 @@ class FMGSDataParser(DataParser):
         """
         config = self.config
         try:
-            return open_capture(config.data.resolve(), config.layout, config.body_model, config.downscale_factor)
-        except (CaptureError, FileNotFoundError) as error:
+            return open_capture(
+                config.data.resolve(),
+                config.layout,
+                config.body_model,
+                config.downscale_factor,
+                config.protocol,
+                config.gender,
+            )
+        except (CaptureError, PriorsError, FileNotFoundError) as error:
             raise SystemExit(f"\nerror: {error}") from error
 
     def _generate_dataparser_outputs(self, split: str = "train", **kwargs: object) -> DataparserOutputs:
@@ -72,7 +147,11 @@ class FMGSDataParser(DataParser):
             image_filenames=[frame.image for frame in frames],
             cameras=_cameras(capture, frames),
             scene_box=SceneBox(aabb=torch.from_numpy(box).float()),
-            metadata={"capture": capture, "frames": frames, "background": self.config.background},
+            metadata={
+                "capture": capture,
+                "frames": frames,
+                "background": self.config.background or capture.background,
+            },
         )
 
     def _held_out(self, capture: Capture) -> tuple[Frame, ...]:
@@ -85,32 +164,39 @@ class FMGSDataParser(DataParser):
 
 
 @lru_cache(maxsize=4)
-def open_capture(root: Path, layout: str, body_model: Path | None, downscale: int | None) -> Capture:
+def open_capture(
+    root: Path,
+    layout: str = "auto",
+    body_model: Path | None = None,
+    downscale: int | None = None,
+    protocol: str = "auto",
+    gender: Gender = "auto",
+) -> Capture:
     """Find the capture folder and its layout, read it, and say what was found.
 
     Raises:
         CaptureError: nothing at `root`, no known layout there, or a broken file.
         FileNotFoundError: no body model.
     """
-    known = "\n".join(f"  {name}: {module.SIGNATURE}" for name, module in _LAYOUTS.items())
+    known = "\n".join(f"  {kind.NAME}: {kind.SIGNATURE}" for kind in LAYOUTS)
     # People write zju/377 for what the archive calls zju/CoreView_377.
     folders = [folder for folder in (root, root.parent / f"CoreView_{root.name}") if folder.is_dir()]
     if not folders:
         what = "is a file, not a folder" if root.exists() else "does not exist"
         raise CaptureError(f"--data {root} {what}. It should be a folder in one of these layouts:\n{known}")
     for folder in folders:
-        for name, module in _LAYOUTS.items():
-            if layout in ("auto", name) and module.matches(folder):
-                capture = module.read(folder, body_model, downscale)
-                counts = ", ".join(
-                    f"{len(frames)} {split.replace('_', ' ')}" for split, frames in capture.splits.items()
-                )
-                CONSOLE.log(f"{folder}: {name}, split {capture.protocol}: {counts} images")
-                return capture
+        found = [kind for kind in LAYOUTS if layout in ("auto", kind.NAME) and kind.matches(folder)]
+        if found:
+            others = f" (also looks like {', '.join(kind.NAME for kind in found[1:])})" if found[1:] else ""
+            CONSOLE.log(f"{folder}: layout {found[0].NAME}{others}")
+            capture = found[0].read(folder, Options(protocol, body_model, gender, downscale))
+            counts = ", ".join(f"{len(frames)} {split.replace('_', ' ')}" for split, frames in capture.splits.items())
+            CONSOLE.log(f"{folder}: split {capture.protocol}: {counts} images")
+            return capture
     inside = sorted(path.name for path in folders[0].iterdir())
-    found = ", ".join(inside[:12]) + (" ..." if len(inside) > 12 else "") if inside else "nothing, it is empty"
+    there = ", ".join(inside[:12]) + (" ..." if len(inside) > 12 else "") if inside else "nothing, it is empty"
     wanted = "" if layout == "auto" else f" named {layout}"
-    raise CaptureError(f"--data {root} holds no known layout{wanted}. Known layouts:\n{known}\n  found there: {found}")
+    raise CaptureError(f"--data {root} holds no known layout{wanted}. Known layouts:\n{known}\n  found there: {there}")
 
 
 def _cameras(capture: Capture, frames: tuple[Frame, ...]) -> Cameras:
@@ -133,5 +219,6 @@ def _cameras(capture: Capture, frames: tuple[Frame, ...]) -> Cameras:
 
 
 fmgs_capture = DataParserSpecification(
-    config=FMGSDataParserConfig(), description="A person's capture with SMPL fits: ZJU-MoCap and fmgs-demo."
+    config=FMGSDataParserConfig(),
+    description="A person's capture with SMPL fits: ZJU-MoCap, PeopleSnapshot, own videos, fmgs-demo.",
 )

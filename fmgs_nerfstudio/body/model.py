@@ -21,14 +21,18 @@ N_JOINTS = 24
 # smplx annotates its functions with a NewType that no torch tensor satisfies.
 _smplx: Any = smplx.lbs
 _KEYS = ("v_template", "f", "shapedirs", "posedirs", "J_regressor", "weights", "kintree_table")
+# As registered users get them: SMPL for Python v1.0.0 (10 betas), v1.1.0 (300), and smplx's own names. Case varies.
 FILE_NAMES = {
-    "neutral": ("SMPL_NEUTRAL.npz", "SMPL_NEUTRAL.pkl", "basicmodel_neutral_lbs_10_207_0_v1.1.0.pkl",
-                "basicModel_neutral_lbs_10_207_0_v1.0.0.pkl"),
-    "male": ("SMPL_MALE.npz", "SMPL_MALE.pkl", "basicmodel_m_lbs_10_207_0_v1.1.0.pkl",
-             "basicModel_m_lbs_10_207_0_v1.0.0.pkl"),
-    "female": ("SMPL_FEMALE.npz", "SMPL_FEMALE.pkl", "basicmodel_f_lbs_10_207_0_v1.1.0.pkl",
-               "basicModel_f_lbs_10_207_0_v1.0.0.pkl"),
-}  # fmt: skip
+    gender: (
+        *(f"SMPL_{gender.upper()}.{suffix}" for suffix in ("npz", "pkl")),
+        *(
+            f"basicmodel_{short}_lbs_10_207_0_v{version}.{suffix}"
+            for version in ("1.1.0", "1.0.0")
+            for suffix in ("pkl", "npz")
+        ),
+    )
+    for gender, short in (("neutral", "neutral"), ("male", "m"), ("female", "f"))
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,15 +134,16 @@ def find_body_model(gender: str, places: Sequence[Path | None]) -> Path:
         if place.is_file():
             return place
         for folder in (place, place / "smpl"):
+            there = {path.name.lower(): path for path in folder.iterdir()} if folder.is_dir() else {}
             for name in FILE_NAMES[gender]:
-                if (folder / name).is_file():
-                    return folder / name
+                if name.lower() in there:
+                    return there[name.lower()]
         searched.append(str(place))
     raise FileNotFoundError(
         f"No SMPL body model for gender '{gender}'.\n"
         f"  looked in : {', '.join(searched) or 'nowhere'}"
         f"{'' if environment else ' ($SMPL_MODEL_DIR is not set)'}\n"
-        f"  for a file: {', '.join(FILE_NAMES[gender])}\n"
+        f"  for a file: {', '.join(FILE_NAMES[gender])} (upper or lower case)\n"
         "  get it    : register at https://smpl.is.tue.mpg.de, download SMPL for Python, put the file into a folder\n"
         "              named by $SMPL_MODEL_DIR or by --pipeline.datamanager.dataparser.body-model"
     )

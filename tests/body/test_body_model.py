@@ -127,3 +127,29 @@ def test_a_missing_model_says_where_it_was_looked_for(tmp_path: Path, monkeypatc
     (tmp_path / "SMPL_NEUTRAL.npz").write_bytes(ASSET.read_bytes())
     monkeypatch.setenv("SMPL_MODEL_DIR", str(tmp_path))
     assert find_body_model("neutral", [None]) == tmp_path / "SMPL_NEUTRAL.npz"
+
+
+@pytest.mark.parametrize("gender", ["neutral", "male", "female"])
+@pytest.mark.parametrize("version", ["1.0.0", "1.1.0"])
+@pytest.mark.parametrize("stem", ["basicmodel", "basicModel", "BASICMODEL"])
+def test_names_that_the_files_come_with(tmp_path: Path, gender: str, version: str, stem: str) -> None:
+    short = {"neutral": "neutral", "male": "m", "female": "f"}[gender]
+    for other in ("neutral", "m", "f"):
+        (tmp_path / f"{stem}_{other}_lbs_10_207_0_v{version}.pkl").touch()
+    assert find_body_model(gender, [tmp_path]).name == f"{stem}_{short}_lbs_10_207_0_v{version}.pkl"
+    (tmp_path / f"SMPL_{gender.upper()}.pkl").touch()
+    assert find_body_model(gender, [tmp_path]).name == f"SMPL_{gender.upper()}.pkl"
+
+
+def test_300_betas(tmp_path: Path) -> None:
+    """Files of v1.1.0 have 300 shape directions; ten betas use the first ten."""
+    with np.load(ASSET) as file:
+        data = dict(file)
+    extra = np.random.default_rng(0).normal(size=(*data["shapedirs"].shape[:2], 290)).astype(np.float32)
+    (tmp_path / "basicmodel_m_lbs_10_207_0_v1.1.0.pkl").write_bytes(
+        pickle.dumps({**data, "shapedirs": np.concatenate([data["shapedirs"][..., :10], extra], axis=-1)})
+    )
+    body, asset = BodyModel.load(find_body_model("male", [tmp_path])), BodyModel.load(ASSET)
+    values = (torch.randn(10), torch.randn(72) * 0.2, torch.randn(3))
+    assert torch.allclose(body.vertices(*values), asset.vertices(*values))
+    assert not torch.allclose(body.shape(torch.ones(300))[0], asset.shape(torch.ones(10))[0])

@@ -1,0 +1,292 @@
+"""From what a reader found to a `Capture`: frames are checked, their fits become one table, one shape is chosen.
+
+An image that cannot be used (missing, unreadable, of another size, without a mask, without parameters, without a
+person) is left out and reported; a capture of which no training image is left is refused. Decoding 5,000 images would
+take minutes: only headers and ends of files are read, and those masks that could be empty.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+from nerfstudio.utils.rich_utils import CONSOLE
+
+from fmgs_dataparsers.capture import Capture, CaptureError, Frame, LeftOut, PinholeCamera, Split
+from fmgs_dataparsers.conventions import BodyFile, Fit, upward
+from fmgs_dataparsers.files import IMAGE_SUFFIXES, image_size, is_whole
+from fmgs_dataparsers.masks import MaskSource, PriorMask
+from fmgs_dataparsers.protocols import ChosenSplit, choose
+from fmgs_nerfstudio.priors.maps import Priors, open_priors
+
+Gender = Literal["auto", "neutral", "male", "female"]
+CAMERA = "camera"
+"""Name of the camera of a capture that has one."""
+_LEAST_COVERAGE = 1e-4  # share of an image below which its mask holds no person
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user may say about a capture."""
+
+    protocol: str = "auto"
+    body_model: Path | None = None
+    gender: Gender = "auto"
+    downscale: int | None = None
+
+    def body(self, root: Path, gender: str = "neutral") -> BodyFile:
+        """The body model: for the user's gender, or else for the one that the capture says."""
+        return BodyFile.find(gender if self.gender == "auto" else self.gender, [self.body_model, root])
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A camera as far as a reader knows it (see `PinholeCamera`)."""
+
+    K: Float[np.ndarray, "3 3"]
+    world_to_camera: Float[np.ndarray, "4 4"]
+    distortion: Float[np.ndarray, "5"] | None = None
+    size: tuple[int, int] | None = None
+    """Width and height; none: that of most of its images."""
+
+
+@dataclass(frozen=True)
+class Shot:
+    """An image that the split names, before anybody has looked whether it is there."""
+
+    camera: str
+    image: Path
+    mask: MaskSource | None
+    instant: int
+    """What `Recording.fit` is asked with."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.camera}/{self.image.stem}"
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """What a reader found."""
+
+    root: Path
+    layout: str
+    split: ChosenSplit
+    cameras: Mapping[str, Calibration]
+    shots: Mapping[Split, Sequence[Shot]]
+    fit: Callable[[int], Fit]
+    """The fit at an instant; a CaptureError where there is none or a broken one."""
+    body: BodyFile
+    up: tuple[float, float, float] | None = None
+    """None: the person's mean upward direction."""
+
+
+def assemble(recording: Recording, options: Options) -> Capture:
+    """Check the frames, gather their fits, and report what is left out.
+
+    Raises:
+        CaptureError: no training image can be used.
+    """
+    priors = open_priors(recording.root)
+    shots: dict[Split, list[Shot]] = {
+        split: [_with_prior_mask(shot, priors) for shot in members] for split, members in recording.shots.items()
+    }
+    checks = _Checks(recording, [shot for members in shots.values() for shot in members])
+    left_out = tuple(
+        LeftOut(split, shot.name, *checks.faults[shot])
+        for split, members in shots.items()
+        for shot in members
+        if shot in checks.faults
+    )
+    good: dict[Split, list[Shot]] = {
+        split: [shot for shot in members if shot not in checks.faults] for split, members in shots.items()
+    }
+    report = _report(left_out)
+    if not good["train"]:
+        raise CaptureError(f"{recording.root}: no training image can be used.\n{report or '  the split names none'}")
+    if report:
+        CONSOLE.log(f"{recording.root}: left out\n{report}")
+    instants = sorted({shot.instant for members in good.values() for shot in members})
+    row = {instant: row for row, instant in enumerate(instants)}
+    fits = [checks.fits[instant] for instant in instants]
+    poses = np.stack([fit.pose for fit in fits])
+    # One person has one shape: the training frames'. Each pelvis stays where its own fit had put it.
+    trained = sorted({row[shot.instant] for shot in good["train"]})
+    n_betas = min(*(len(fits[i].betas) for i in trained), recording.body.model.shapedirs.shape[-1])
+    betas = np.mean([fits[i].betas[:n_betas] for i in trained], axis=0)
+    transl = np.stack([fit.pelvis for fit in fits]) - recording.body.joints(betas)[0]
+    used = {shot.camera for members in good.values() for shot in members}
+    cameras = {name: _camera(recording.cameras[name], checks.sizes[name]) for name in recording.cameras if name in used}
+    largest = max(max(camera.width, camera.height) for camera in cameras.values())
+    return Capture(
+        root=recording.root,
+        layout=recording.layout,
+        protocol=recording.split.name,
+        cameras=cameras,
+        splits={split: tuple(_frame(shot, row) for shot in members) for split, members in good.items()},
+        poses=poses,
+        transl=transl,
+        betas=betas,
+        body_model=recording.body.path,
+        up=recording.up or upward(poses),
+        priors=priors,
+        downscale=options.downscale or max(1, round(largest / 512)),
+        background=recording.split.background,
+        left_out=left_out,
+    )
+
+
+def monocular(
+    root: Path,
+    layout: str,
+    options: Options,
+    *,
+    protocol: str,
+    images: Sequence[Path],
+    mask: Callable[[int], MaskSource | None],
+    calibration: Callable[[int], Calibration],
+    fit: Callable[[int], Fit],
+    body: BodyFile,
+    split: ChosenSplit | None = None,
+) -> Capture:
+    """A capture by one camera: mask, calibration and fit of the i-th image. A given `split` is the protocol's.
+
+    Raises:
+        CaptureError: as `assemble`.
+    """
+    if not images:
+        raise CaptureError(f"{root}: {layout} has its images in {root / 'images'}, and there are none")
+    chosen = split or choose(options.protocol, protocol, root, [CAMERA], len(images))
+    # A zoom or a change of distortion makes another camera.
+    names: dict[bytes, str] = {}
+    cameras: dict[str, Calibration] = {}
+    shots: dict[Split, list[Shot]] = {}
+    for name, members in chosen.indices.items():
+        shots[name] = []
+        for _, i in members:
+            found = calibration(i)
+            parts = (found.K, found.world_to_camera, found.distortion)
+            key = b"".join(part.tobytes() for part in parts if part is not None)
+            camera = names.setdefault(key, f"{CAMERA}_{len(names)}" if names else CAMERA)
+            cameras.setdefault(camera, found)
+            shots[name].append(Shot(camera, images[i], mask(i), i))
+    return assemble(Recording(root, layout, chosen, cameras, shots, fit, body), options)
+
+
+class _Checks:
+    """Faults of shots: (reason, detail) by shot; sizes of cameras; fits of instants."""
+
+    def __init__(self, recording: Recording, shots: Sequence[Shot]) -> None:
+        self.faults: dict[Shot, tuple[str, str]] = {}
+        self.fits: dict[int, Fit] = {}
+        unique = list(dict.fromkeys(shots))
+        sizes = {shot: self._image(shot) for shot in unique}
+        self.sizes = {
+            name: calibration.size or _most_common(sizes[shot] for shot in unique if shot.camera == name)
+            for name, calibration in recording.cameras.items()
+        }
+        broken = self._fits(recording.fit, sorted({shot.instant for shot in unique}))
+        for shot in unique:
+            if shot not in self.faults:
+                fault = _size_fault(shot, sizes[shot], self.sizes[shot.camera]) or broken.get(shot.instant)
+                if fault is not None:
+                    self.faults[shot] = fault
+        for size in set(self.sizes.values()):
+            alike = [shot for shot in unique if shot not in self.faults and self.sizes[shot.camera] == size]
+            self.faults |= _without_person(alike)
+
+    def _image(self, shot: Shot) -> tuple[int, int] | None:
+        try:
+            size = image_size(shot.image)
+        except CaptureError as error:
+            self.faults[shot] = ("unreadable" if shot.image.exists() else "missing", str(error))
+            return None
+        if not is_whole(shot.image):
+            self.faults[shot] = ("unreadable", f"{shot.image} is truncated; copy it again from its source")
+        return size
+
+    def _fits(self, fit: Callable[[int], Fit], instants: Sequence[int]) -> dict[int, tuple[str, str]]:
+        broken = {}
+        for instant in instants:
+            try:
+                self.fits[instant] = fit(instant)
+            except CaptureError as error:
+                broken[instant] = ("without parameters", str(error))
+        return broken
+
+
+def _size_fault(shot: Shot, size: tuple[int, int] | None, expected: tuple[int, int]) -> tuple[str, str] | None:
+    if size != expected:
+        found = "unknown" if size is None else f"{size[0]} x {size[1]}"
+        return "of another size", f"{shot.image} has {found} pixels; its camera has {expected[0]} x {expected[1]}"
+    if shot.mask is None:
+        return "without a mask", f"there is no mask for {shot.image}"
+    try:
+        mask_size = shot.mask.size()
+    except CaptureError as error:
+        return "without a mask", str(error)
+    if mask_size != expected:
+        found, wanted = f"{mask_size[0]} x {mask_size[1]}", f"{expected[0]} x {expected[1]}"
+        return "with a mask of another size", f"{shot.mask.file} has {found} pixels; its image has {wanted}"
+    return None
+
+
+def _without_person(shots: Sequence[Shot]) -> dict[Shot, tuple[str, str]]:
+    """Those of images of one size whose mask is empty. No image packs smaller than an empty one, so the smallest files
+    are decoded, until 16 in a row have a person; arrays, which are not packed, all."""
+    masks = [(shot.mask.file.stat().st_size, shot) for shot in shots if shot.mask]
+    faults: dict[Shot, tuple[str, str]] = {}
+    row = 0
+    for _, shot in sorted(masks, key=lambda mask: mask[0]):
+        fault = _person_fault(shot)
+        if fault is not None:
+            faults[shot] = fault
+        row = 0 if fault else row + 1
+        if row == 16 and shot.mask and shot.mask.file.suffix.lower() in IMAGE_SUFFIXES:
+            break
+    return faults
+
+
+def _person_fault(shot: Shot) -> tuple[str, str] | None:
+    assert shot.mask is not None
+    try:
+        covered = shot.mask.read().mean()
+    except CaptureError as error:
+        return "without a mask", str(error)
+    return None if covered >= _LEAST_COVERAGE else ("without a person", f"the mask {shot.mask.file} is empty")
+
+
+def _most_common(sizes: Iterable[tuple[int, int] | None]) -> tuple[int, int]:
+    counts = Counter(size for size in sizes if size is not None)
+    return counts.most_common(1)[0][0] if counts else (0, 0)
+
+
+def _with_prior_mask(shot: Shot, priors: Priors | None) -> Shot:
+    stem = shot.image.stem
+    if shot.mask is not None or priors is None or not priors.exists("mask", shot.camera, stem):
+        return shot
+    return Shot(shot.camera, shot.image, PriorMask(priors, shot.camera, stem), shot.instant)
+
+
+def _camera(calibration: Calibration, size: tuple[int, int]) -> PinholeCamera:
+    width, height = size
+    return PinholeCamera(calibration.K, calibration.world_to_camera, width, height, calibration.distortion)
+
+
+def _frame(shot: Shot, row: Mapping[int, int]) -> Frame:
+    assert shot.mask is not None
+    return Frame(shot.camera, shot.image.stem, shot.image, shot.mask, row[shot.instant])
+
+
+def _report(left_out: Sequence[LeftOut]) -> str:
+    lines = []
+    for reason in dict.fromkeys(item.reason for item in left_out):
+        members = [item for item in left_out if item.reason == reason]
+        names = ", ".join(item.name for item in members[:6]) + (", ..." if len(members) > 6 else "")
+        lines.append(f"  {len(members)} {reason}: {names}\n    ({members[0].detail})")
+    return "\n".join(lines)

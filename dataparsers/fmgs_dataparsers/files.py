@@ -1,0 +1,124 @@
+"""Files of a capture, read so that a broken one is told by name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import cv2
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from fmgs_nerfstudio.body import unpickle
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+_EXIF_ORIENTATION = 0x0112
+_T = TypeVar("_T")
+
+
+class CaptureError(ValueError):
+    """The capture cannot be used; the message names the file, what was expected, and what to do."""
+
+
+def _read(reader: Callable[[Path], _T], path: Path) -> _T:
+    try:
+        return reader(path)
+    except FileNotFoundError as error:
+        raise CaptureError(f"{path} is missing; copy it again from its source") from error
+    except (ValueError, OSError) as error:
+        raise CaptureError(f"{error}; copy it again from its source") from error
+
+
+def read_pickle(path: Path) -> Any:
+    """A pickle of arrays, through the restricted unpickler."""
+    return _read(unpickle.read_pickle, path)
+
+
+def read_joblib(path: Path) -> Any:
+    """A joblib file of arrays, through the restricted unpickler."""
+    return _read(unpickle.read_joblib, path)
+
+
+def read_npy(path: Path) -> Any:
+    """A `.npy` array, or the object pickled in it, through the restricted unpickler."""
+    return _read(unpickle.read_numpy_object, path)
+
+
+def read_npz(path: Path, keys: Sequence[str] = ()) -> dict[str, Any]:
+    """Entries of an `.npz`, those named or all, objects through the restricted unpickler."""
+    return _read(lambda file: unpickle.read_npz(file, keys), path)
+
+
+def entries(path: Path, content: Any, *keys: str) -> list[Any]:
+    """The values of `keys` in the dictionary `content` that was read from `path`."""
+    if not isinstance(content, dict):
+        raise CaptureError(f"{path} holds a {type(content).__name__}; expected a dictionary with {', '.join(keys)}")
+    if missing := [key for key in keys if key not in content]:
+        found = ", ".join(str(key) for key in list(content)[:12])
+        raise CaptureError(f"{path} lacks {', '.join(missing)}; found {found}")
+    return [content[key] for key in keys]
+
+
+def images_in(folder: Path) -> list[Path]:
+    """Image files of a folder, in the order of their names."""
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES) if folder.is_dir() else []
+
+
+def number(name: str) -> int | None:
+    """The last number in a file's stem: 12 of `image_0012`."""
+    digits = re.findall(r"\d+", name)
+    return int(digits[-1]) if digits else None
+
+
+def by_name(files: Iterable[Path]) -> Callable[[Path], Path | None]:
+    """Finds the file that belongs to an image: the same stem, or else the same number (`mask_0012` to `image_0012`)."""
+    files = list(files)
+    stems = {path.stem: path for path in files}
+    stems |= {path.name.removesuffix(path.suffix).rsplit(".", 1)[0]: path for path in files}  # 0012.png.npy
+    numbers = {number(path.stem): path for path in files if number(path.stem) is not None}
+    unique = len(numbers) == len(files)
+
+    def find(image: Path) -> Path | None:
+        return stems.get(image.stem) or (numbers.get(number(image.stem)) if unique else None)
+
+    return find
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height as OpenCV will decode the image; only its header is read."""
+    try:
+        with Image.open(path) as image:
+            turned = "exif" in image.info and image.getexif().get(_EXIF_ORIENTATION, 1) >= 5
+            return (image.height, image.width) if turned else (image.width, image.height)
+    except FileNotFoundError as error:
+        raise CaptureError(f"{path} is missing") from error
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise CaptureError(f"{path} cannot be read as an image") from error
+
+
+def is_whole(path: Path) -> bool:
+    """JPEG and PNG say where they end; other formats, and files with something behind their end, are decoded."""
+    with path.open("rb") as file:
+        head = file.read(8)
+        file.seek(-min(path.stat().st_size, 16), 2)
+        tail = file.read()
+    if head.startswith(b"\xff\xd8") and b"\xff\xd9" in tail:
+        return True
+    if head == b"\x89PNG\r\n\x1a\n" and b"IEND" in tail:
+        return True
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
+        return False
+    return True
+
+
+def decode(path: Path, flags: int) -> np.ndarray:
+    """An image as OpenCV reads it."""
+    image = cv2.imread(str(path), flags)
+    if image is None:
+        raise CaptureError(f"{path} cannot be read as an image; copy it again from its source")
+    return image

@@ -1,0 +1,99 @@
+"""GVHMR's `hmr4d_results.pt` beside its video: SMPL-X in the camera's axes, and the camera it assumed.
+
+SMPL-X is another body: its origin lies elsewhere, and its betas are not SMPL's. The 21 body joints turn alike; the
+hands stay straight. With `SMPLX_NEUTRAL.npz`, looked for where body models are, the pelvis is exact and the SMPL shape
+is the one whose joints fit best. Without it, the pelvis is that of SMPL-X's mean shape, and the person has SMPL's.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from nerfstudio.utils.rich_utils import CONSOLE
+
+from fmgs_dataparsers.assemble import Calibration, Options, monocular
+from fmgs_dataparsers.capture import Capture, CaptureError
+from fmgs_dataparsers.conventions import N_BETAS, BodyFile, Fit, checked
+from fmgs_dataparsers.files import entries, read_npz
+from fmgs_dataparsers.own_video import masks_beside
+from fmgs_dataparsers.video import source_frames
+
+NAME = "gvhmr"
+SIGNATURE = "hmr4d_results.pt beside a video or images/"
+_SMPLX = "SMPLX_NEUTRAL.npz"
+_SMPLX_PELVIS = np.array([0.0031, -0.3514, 0.0120])  # metres; root joint of the neutral mean shape
+_BODY_JOINTS = 22  # SMPL-X and SMPL share the pelvis and 21 joints after it
+_RIDGE = 5e-3  # metres of joint error that one unit of beta is worth: the two bodies' joints differ by as much
+
+
+def matches(root: Path) -> bool:
+    """Does `root` hold this layout?"""
+    return (root / "hmr4d_results.pt").is_file()
+
+
+def read(root: Path, options: Options) -> Capture:
+    """Read a capture folder.
+
+    Raises:
+        CaptureError: a file is missing, truncated, or not what the layout says; names it.
+        FileNotFoundError: no body model.
+    """
+    path = root / "hmr4d_results.pt"
+    params, K = entries(path, _load(path), "smpl_params_incam", "K_fullimg")
+    keys = ("global_orient", "body_pose", "transl", "betas")
+    orient, local, transl, betas = (np.asarray(value, np.float64) for value in entries(path, params, *keys))
+    K, betas = np.asarray(K, np.float64), np.atleast_2d(betas)
+    if local.shape != (len(orient), 63) or transl.shape != orient.shape or len(K) != len(orient):
+        raise CaptureError(
+            f"{path}: expected global_orient [L, 3], body_pose [L, 63], transl [L, 3], K_fullimg [L, 3, 3]"
+        )
+    body = options.body(root)
+    images = source_frames(root)
+    # One person has one shape.
+    shape, pelvis = _shape(root, options, body, betas.mean(0))
+
+    def fit(i: int) -> Fit:
+        if i >= len(orient):
+            raise CaptureError(f"{path} has {len(orient)} frames, none for {images[i].name}")
+        return checked(path, np.r_[orient[i], local[i], np.zeros(6)], transl[i] + pelvis, shape)
+
+    return monocular(
+        root,
+        NAME,
+        options,
+        protocol="last-fifth",
+        images=images,
+        mask=masks_beside(root, images),
+        calibration=lambda i: Calibration(K[min(i, len(K) - 1)], np.eye(4)),
+        fit=fit,
+        body=body,
+    )
+
+
+def _load(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        raise CaptureError(f"{path} cannot be read as a file of tensors: {error}; copy it again") from error
+
+
+def _shape(root: Path, options: Options, body: BodyFile, betas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """SMPL's betas, and the pelvis of the shaped SMPL-X, metres."""
+    model = options.body_model
+    own = [model.parent if model.is_file() else model] if model else []
+    environment = os.environ.get("SMPL_MODEL_DIR")
+    places = [*own, root, *([Path(environment)] if environment else [])]
+    path = next((p / sub / _SMPLX for p in places for sub in ("", "smplx") if (p / sub / _SMPLX).is_file()), None)
+    if path is None:
+        CONSOLE.log(f"{root}: no {_SMPLX} beside the SMPL model; the person gets SMPL's mean shape")
+        return np.zeros(N_BETAS), _SMPLX_PELVIS
+    keys = ("v_template", "shapedirs", "J_regressor")
+    template, directions, regressor = entries(path, read_npz(path, keys), *keys)
+    n = min(len(betas), directions.shape[-1])
+    joints = regressor[:_BODY_JOINTS] @ (template + directions[..., :n] @ betas[:n])
+    return body.betas(joints, _RIDGE), joints[0]

@@ -1,0 +1,105 @@
+"""InstantAvatar's form, which GART and others read too: `images/`, `masks/`, `cameras.npz`, `poses*.npz`.
+
+PeopleSnapshot's subjects have the fits of Anim-NeRF in `poses/anim_nerf_{train,val,test}.npz`, of which row i is the
+i-th frame of that part of the protocol; own videos one row per image in `poses_optimized.npz`, `poses.npz` or
+`poses/train.npz`. The images are undistorted. Test fits have betas of their own: here a person has one shape, the
+training frames', and the pelvis stays in its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fmgs_dataparsers.assemble import Calibration, Options, monocular
+from fmgs_dataparsers.capture import Capture, CaptureError
+from fmgs_dataparsers.conventions import BodyFile, Fit, opencv_intrinsics
+from fmgs_dataparsers.files import entries, images_in, read_npz
+from fmgs_dataparsers.own_video import masks_beside
+from fmgs_dataparsers.people_snapshot import gender_of
+from fmgs_dataparsers.protocols import INSTANT_AVATAR, frames_of, subject_of
+
+NAME = "instant-avatar"
+SIGNATURE = "images/, masks/, cameras.npz and poses*.npz or poses/*.npz"
+_OWN = ("poses_optimized.npz", "poses.npz", "poses/train.npz")
+
+
+def matches(root: Path) -> bool:
+    """Does `root` hold this layout?"""
+    fits = any((root / name).is_file() for name in _OWN) or any((root / "poses").glob("anim_nerf_*.npz"))
+    return (root / "cameras.npz").is_file() and (root / "images").is_dir() and fits
+
+
+def read(root: Path, options: Options) -> Capture:
+    """Read a capture folder.
+
+    Raises:
+        CaptureError: a file is missing, truncated, or not what the layout says; names it.
+        FileNotFoundError: no body model.
+    """
+    path = root / "cameras.npz"
+    K, extrinsic, height, width = entries(path, read_npz(path), "intrinsic", "extrinsic", "height", "width")
+    calibration = Calibration(opencv_intrinsics(K), np.asarray(extrinsic, np.float64), None, (int(width), int(height)))
+    images = images_in(root / "images")
+    body = options.body(root, gender_of(root))
+    fits = _snapshot_fits(root, body) or _own_fits(root, body, images)
+
+    def fit(i: int) -> Fit:
+        if i not in fits:
+            raise CaptureError(f"{root}: no file of poses has a row for {images[i].name}")
+        return fits[i]
+
+    return monocular(
+        root,
+        NAME,
+        options,
+        protocol="instantavatar",
+        images=images,
+        mask=masks_beside(root, images),
+        calibration=lambda i: calibration,
+        fit=fit,
+        body=body,
+    )
+
+
+def _snapshot_fits(root: Path, body: BodyFile) -> dict[int, Fit]:
+    """By frame. The validation frame comes first: of female-4-casual it also is a test frame, with another fit."""
+    subject, fits = subject_of(root), {}
+    for part in ("val", "train", "test"):
+        path = root / "poses" / f"anim_nerf_{part}.npz"
+        if not path.is_file():
+            continue
+        if subject not in INSTANT_AVATAR:
+            raise CaptureError(
+                f"{path}: its rows are frames of PeopleSnapshot's protocol, which has none for {root.name!r}; "
+                f"call the folder by its subject: {', '.join(INSTANT_AVATAR)}"
+            )
+        fits |= dict(zip(frames_of(subject, part), _rows(path, body), strict=False))
+    return fits
+
+
+def _own_fits(root: Path, body: BodyFile, images: Sequence[Path]) -> dict[int, Fit]:
+    path = next((root / name for name in _OWN if (root / name).is_file()), None)
+    if path is None:
+        raise CaptureError(f"{root} has none of {', '.join(_OWN)}")
+    fits = dict(enumerate(_rows(path, body)))
+    if path.parent.name == "poses" and len(fits) != len(images):
+        raise CaptureError(f"{path} has {len(fits)} rows for {len(images)} images; expected one per image")
+    return fits
+
+
+def _rows(path: Path, body: BodyFile) -> list[Fit]:
+    content: Any = read_npz(path)
+    if "thetas" in content:
+        poses = np.asarray(content["thetas"]).reshape(-1, 72)
+    else:
+        orient, local = entries(path, content, "global_orient", "body_pose")
+        poses = np.concatenate([np.asarray(orient).reshape(-1, 3), np.asarray(local).reshape(-1, 69)], axis=1)
+    transl, betas = entries(path, content, "transl", "betas")
+    betas = np.atleast_2d(betas)
+    if len(transl) != len(poses) or len(betas) not in (1, len(poses)):
+        raise CaptureError(f"{path}: {len(poses)} poses, {len(transl)} translations and {len(betas)} betas")
+    return [body.fit(path, poses[i], transl[i], betas[i % len(betas)]) for i in range(len(poses))]

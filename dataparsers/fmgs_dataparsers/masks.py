@@ -1,0 +1,202 @@
+"""Where a frame's mask comes from, and what it means: every layout has its own, all leave as coverage in 0..1."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import cv2
+import h5py
+import numpy as np
+from jaxtyping import Float
+
+from fmgs_dataparsers.files import CaptureError, decode, image_size, is_whole
+from fmgs_nerfstudio.priors.maps import Priors
+
+Mask = Float[np.ndarray, "H W"]
+
+
+class MaskSource(Protocol):
+    """The person's coverage of one image."""
+
+    @property
+    def file(self) -> Path:
+        """The file that holds the mask."""
+        ...
+
+    def size(self) -> tuple[int, int]:
+        """Width and height, from headers alone.
+
+        Raises:
+            CaptureError: the file is missing, cut off, or no mask.
+        """
+        ...
+
+    def read(self) -> Mask:
+        """Coverage in 0..1."""
+        ...
+
+
+@dataclass(frozen=True)
+class ImageMask:
+    """An image file."""
+
+    file: Path
+    rule: Literal["nonzero", "soft", "inverted"]
+    """nonzero: a person wherever any channel is not 0, hard. soft: the value is the coverage. inverted: a person where
+    it is dark, hard."""
+
+    def size(self) -> tuple[int, int]:
+        size = image_size(self.file)
+        if not is_whole(self.file):
+            raise CaptureError(f"{self.file} is truncated; copy it again from its source")
+        return size
+
+    def read(self) -> Mask:
+        image = decode(self.file, cv2.IMREAD_UNCHANGED)
+        values = image[..., :3].max(axis=-1) if image.ndim == 3 else image
+        if self.rule == "nonzero":
+            return (values != 0).astype(np.float32)
+        if self.rule == "inverted":
+            return (values < 128).astype(np.float32)
+        return _coverage(values)
+
+
+@dataclass(frozen=True)
+class ArrayMask:
+    """A `.npy` file: 0 and 1, 0 and 255, booleans, or coverage."""
+
+    file: Path
+    inverted: bool = False
+
+    def size(self) -> tuple[int, int]:
+        shape = self._open().shape
+        return shape[1], shape[0]
+
+    def read(self) -> Mask:
+        coverage = _coverage(np.asarray(self._open()))
+        return 1 - coverage if self.inverted else coverage
+
+    def _open(self) -> np.ndarray:
+        try:
+            array = np.load(self.file, mmap_mode="r", allow_pickle=False)
+        except (ValueError, OSError, EOFError) as error:
+            raise CaptureError(f"{self.file} cannot be read as a mask: {error}") from error
+        if array.ndim == 3 and 1 in (array.shape[0], array.shape[-1]):
+            array = array[0] if array.shape[0] == 1 else array[..., 0]
+        if array.ndim != 2 or array.dtype.kind not in "biuf":
+            raise CaptureError(f"{self.file}: expected a mask [H, W] of numbers, found {array.shape} {array.dtype}")
+        return array
+
+
+@dataclass(frozen=True)
+class HdfMask:
+    """One row of the dataset `masks` of an HDF5 file."""
+
+    file: Path
+    row: int
+
+    def size(self) -> tuple[int, int]:
+        with open_hdf(self.file) as content:
+            _, height, width = content["masks"].shape  # pyright: ignore[reportAttributeAccessIssue]
+        return int(width), int(height)
+
+    def read(self) -> Mask:
+        with open_hdf(self.file) as content:
+            return (np.asarray(content["masks"][self.row]) != 0).astype(np.float32)  # pyright: ignore[reportIndexIssue]
+
+
+@dataclass(frozen=True)
+class RleMask:
+    """COCO's compressed run lengths: columns first, the first run is background."""
+
+    file: Path
+    """The file that the runs were read from."""
+    height: int
+    width: int
+    counts: bytes
+
+    def size(self) -> tuple[int, int]:
+        return self.width, self.height
+
+    def read(self) -> Mask:
+        runs = run_lengths(self.counts)
+        values = np.repeat(np.arange(len(runs)) % 2, runs)
+        if len(values) != self.height * self.width:
+            raise CaptureError(f"{self.file}: a mask's run lengths do not fill {self.width} x {self.height} pixels")
+        return values.reshape(self.width, self.height).T.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class UnionMask:
+    """A person wherever one of the parts has one."""
+
+    parts: tuple[MaskSource, ...]
+
+    @property
+    def file(self) -> Path:
+        return self.parts[0].file
+
+    def size(self) -> tuple[int, int]:
+        sizes = {part.size() for part in self.parts}
+        if len(sizes) > 1:
+            raise CaptureError(f"{self.parts[0].file} and {self.parts[1].file} have different sizes")
+        return sizes.pop()
+
+    def read(self) -> Mask:
+        return np.maximum.reduce([part.read() for part in self.parts])
+
+
+@dataclass(frozen=True)
+class PriorMask:
+    """The mask among the capture's prior maps."""
+
+    priors: Priors
+    camera: str
+    stem: str
+
+    @property
+    def file(self) -> Path:
+        return self.priors.path("mask", self.camera, self.stem)
+
+    def size(self) -> tuple[int, int]:
+        return (ArrayMask(self.file) if self.file.suffix == ".npy" else ImageMask(self.file, "soft")).size()
+
+    def read(self) -> Mask:
+        return self.priors.read("mask", self.camera, self.stem)
+
+
+def run_lengths(counts: bytes) -> list[int]:
+    """COCO's text code of run lengths: 5 bits a character, from the third on as differences to the run before last."""
+    runs: list[int] = []
+    position = 0
+    while position < len(counts):
+        value, shift, more = 0, 0, True
+        while more:
+            code = counts[position] - 48
+            value |= (code & 0x1F) << shift
+            shift, position, more = shift + 5, position + 1, bool(code & 0x20)
+            if not more and code & 0x10:
+                value -= 1 << shift
+        runs.append(value + runs[-2] if len(runs) > 2 else value)
+    return runs
+
+
+def open_hdf(path: Path) -> h5py.File:
+    """An HDF5 file for reading.
+
+    Raises:
+        CaptureError: it is missing, truncated, or something else.
+    """
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise CaptureError(f"{path} cannot be read as HDF5: {error}; copy it again from its source") from error
+
+
+def _coverage(values: np.ndarray) -> Mask:
+    top = 1.0
+    if values.dtype.kind in "iu" and values.max(initial=0) > 1:
+        top = 255.0 if values.max() <= 255 else 65535.0
+    return np.clip(values.astype(np.float32) / np.float32(top), 0, 1)

@@ -1,0 +1,179 @@
+"""NeuMan's scenes: `images/`, COLMAP's `sparse/` as text, `segmentations/` (255 is background), SMPL per image.
+
+The person is either NeuMan's own (`smpl_output_optimized.pkl` or `smpl_output_romp.pkl` with `alignments.npy`, which
+takes SMPL at the origin into COLMAP's world) or the later fit of HUGS (`4d_humans/smpl_optimized_aligned_scale.npz`,
+with masks of its own). COLMAP's unit is no metre and its camera moves: here the person moves, in metres, before a
+camera at rest. `train_split.txt` and `test_split.txt` are the protocol `neuman`, where they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from fmgs_dataparsers.assemble import Calibration, Options, monocular
+from fmgs_dataparsers.capture import Capture, CaptureError
+from fmgs_dataparsers.conventions import BodyFile, Fit, checked, rotation, seen_from
+from fmgs_dataparsers.files import by_name, entries, images_in, number, read_joblib, read_npy, read_npz
+from fmgs_dataparsers.masks import ArrayMask, ImageMask, MaskSource
+from fmgs_dataparsers.own_video import longest_track
+from fmgs_dataparsers.protocols import BLACK, ChosenSplit
+
+NAME = "neuman"
+SIGNATURE = "images/, sparse/cameras.txt, and alignments.npy or 4d_humans/smpl_optimized_aligned_scale.npz"
+_HUGS = Path("4d_humans/smpl_optimized_aligned_scale.npz")
+_FITS = ("smpl_output_optimized.pkl", "smpl_output_romp.pkl")
+
+
+def matches(root: Path) -> bool:
+    """Does `root` hold this layout?"""
+    return (root / "sparse" / "cameras.txt").is_file() and any(
+        (root / name).is_file() for name in (_HUGS, "alignments.npy")
+    )
+
+
+def read(root: Path, options: Options) -> Capture:
+    """Read a capture folder.
+
+    Raises:
+        CaptureError: a file is missing, truncated, or not what the layout says; names it.
+        FileNotFoundError: no body model.
+    """
+    images = images_in(root / "images")
+    calibration = _intrinsics(root / "sparse" / "cameras.txt")
+    poses = _extrinsics(root / "sparse" / "images.txt")
+    body = options.body(root)
+    placed = _hugs(root, body) if (root / _HUGS).is_file() else _aligned(root, body)
+
+    def fit(i: int) -> Fit:
+        if images[i].name not in poses:
+            raise CaptureError(f"{root / 'sparse' / 'images.txt'} has no camera for {images[i].name}")
+        in_world, units_per_metre = placed(i, images[i])
+        return seen_from(in_world, poses[images[i].name], units_per_metre)
+
+    return monocular(
+        root,
+        NAME,
+        options,
+        protocol="last-fifth",
+        images=images,
+        mask=_masks(root, images),
+        calibration=lambda i: calibration,
+        fit=fit,
+        body=body,
+        split=_split(root, [image.name for image in images]) if options.protocol == "auto" else None,
+    )
+
+
+_Placed = Callable[[int, Path], tuple[Fit, float]]
+"""The fit of an image in COLMAP's world, its pelvis in COLMAP's units, and how many of those make a metre."""
+
+
+def _aligned(root: Path, body: BodyFile) -> _Placed:
+    path = next((root / name for name in _FITS if (root / name).is_file()), root / _FITS[0])
+    track = longest_track(path, read_joblib(path))
+    poses, betas = entries(path, dict(track), "pose", "betas")
+    alignments = read_npy(root / "alignments.npy")
+
+    def placed(i: int, image: Path) -> tuple[Fit, float]:
+        frame = number(image.stem)
+        if frame is None or frame >= len(poses) or image.name not in alignments:
+            raise CaptureError(f"{path} or {root / 'alignments.npy'} has no entry for {image.name}")
+        fit = body.fit(path, poses[frame], np.zeros(3), betas[frame])
+        A = np.asarray(alignments[image.name], np.float64)  # [4, 3], on rows: world = [x, 1] A
+        scale = np.cbrt(np.linalg.det(A[:3]))
+        turn = Rotation.from_matrix(rotation(A[:3].T / scale))
+        root_turn = (turn * Rotation.from_rotvec(fit.pose[:3])).as_rotvec()
+        return checked(path, np.r_[root_turn, fit.pose[3:]], fit.pelvis @ A[:3] + A[3], fit.betas), float(scale)
+
+    return placed
+
+
+def _hugs(root: Path, body: BodyFile) -> _Placed:
+    path = root / _HUGS
+    keys = ("global_orient", "body_pose", "transl", "scale", "betas")
+    orient, local, transl, scale, betas = entries(path, read_npz(path, keys), *keys)
+    n = len(transl)
+    poses = np.concatenate([np.reshape(orient, (n, 3)), np.reshape(local, (n, 69))], axis=1)
+    scales, betas = np.resize(scale, n), np.atleast_2d(betas)
+
+    def placed(i: int, image: Path) -> tuple[Fit, float]:
+        if i >= n:
+            raise CaptureError(f"{path} has {n} frames, none for {image.name}")
+        fit = body.fit(path, poses[i], np.zeros(3), betas[i % len(betas)])
+        # World = scale * SMPL + transl: the pelvis is scaled with the body.
+        return checked(path, fit.pose, scales[i] * fit.pelvis + transl[i], fit.betas), float(scales[i])
+
+    return placed
+
+
+def _masks(root: Path, images: list[Path]) -> Callable[[int], MaskSource | None]:
+    sam = images_in(root / "4d_humans" / "sam_segmentations")
+    inverted = not sam
+    folder = root / "segmentations"
+    files = sam or [*images_in(folder), *folder.glob("*.npy")]
+    find = by_name(files)
+
+    def mask(i: int) -> MaskSource | None:
+        file = sam[i] if len(sam) == len(images) else find(images[i])
+        if file is None:
+            return None
+        return (
+            ArrayMask(file, inverted) if file.suffix == ".npy" else ImageMask(file, "inverted" if inverted else "soft")
+        )
+
+    return mask
+
+
+def _lines(path: Path) -> list[list[str]]:
+    if not path.is_file():
+        raise CaptureError(
+            f"{path} is missing; export COLMAP's model as text (colmap model_converter --output_type TXT)"
+        )
+    return [line.split() for line in path.read_text().splitlines() if not line.startswith("#")]
+
+
+def _intrinsics(path: Path) -> Calibration:
+    """COLMAP's pixel centres are ours."""
+    cameras = [words for words in _lines(path) if words]
+    if len(cameras) != 1:
+        raise CaptureError(f"{path}: expected one camera, found {len(cameras)}")
+    _, model, width, height, *rest = cameras[0]
+    values = [float(word) for word in rest]
+    if model == "SIMPLE_PINHOLE":
+        values = [values[0], *values]
+    elif model != "PINHOLE":
+        raise CaptureError(
+            f"{path}: expected an undistorted PINHOLE camera, found {model}; run colmap image_undistorter"
+        )
+    fx, fy, cx, cy = values
+    K = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
+    return Calibration(K, np.eye(4), None, (int(width), int(height)))
+
+
+def _extrinsics(path: Path) -> dict[str, np.ndarray]:
+    """World to camera by image name: every other line is one of id, quaternion (w first), translation, camera, name."""
+    poses = {}
+    for words in _lines(path)[::2]:
+        if len(words) < 10:
+            continue
+        values = np.array(words[1:8], np.float64)
+        matrix = np.eye(4)
+        matrix[:3, :3] = Rotation.from_quat(values[[1, 2, 3, 0]]).as_matrix()
+        matrix[:3, 3] = values[4:]
+        poses[" ".join(words[9:])] = matrix
+    return poses
+
+
+def _split(root: Path, names: list[str]) -> ChosenSplit | None:
+    files = {part: root / f"{part}_split.txt" for part in ("train", "test")}
+    if not all(file.is_file() for file in files.values()):
+        return None
+    chosen = {
+        part: [(0, names.index(name)) for name in file.read_text().split() if name in names]
+        for part, file in files.items()
+    }
+    return ChosenSplit("neuman", {"train": chosen["train"], "novel_view": [], "novel_pose": chosen["test"]}, BLACK)

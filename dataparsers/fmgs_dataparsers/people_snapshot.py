@@ -1,0 +1,86 @@
+"""PeopleSnapshot as it is downloaded: `camera.pkl`, `masks.hdf5`, `reconstructed_poses.hdf5` and a video.
+
+Frames of the video are written to `video_frames/` once; frames in `images/` are taken where there are any. The lens
+distortion of `camera.pkl` is undone when an image is read. SMPL is of the gender in the folder's name.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from fmgs_dataparsers.assemble import Calibration, Options, monocular
+from fmgs_dataparsers.capture import Capture, CaptureError
+from fmgs_dataparsers.conventions import Fit, opencv_intrinsics
+from fmgs_dataparsers.files import entries, read_pickle
+from fmgs_dataparsers.masks import HdfMask, open_hdf
+from fmgs_dataparsers.video import source_frames
+
+NAME = "people-snapshot"
+SIGNATURE = "camera.pkl with masks.hdf5 and reconstructed_poses.hdf5"
+
+
+def matches(root: Path) -> bool:
+    """Does `root` hold this layout?"""
+    return all((root / name).is_file() for name in ("camera.pkl", "masks.hdf5", "reconstructed_poses.hdf5"))
+
+
+def read(root: Path, options: Options) -> Capture:
+    """Read a capture folder.
+
+    Raises:
+        CaptureError: a file is missing, truncated, or not what the layout says; names it.
+        FileNotFoundError: no body model.
+    """
+    calibration = read_camera(root / "camera.pkl")
+    poses, trans, betas = _poses(root / "reconstructed_poses.hdf5")
+    masks = root / "masks.hdf5"
+    with open_hdf(masks) as content:
+        if "masks" not in content:
+            raise CaptureError(f"{masks} has no dataset 'masks'")
+        n_masks = len(content["masks"])  # pyright: ignore[reportArgumentType]
+    # Where there are more poses than masks, the first are of frames before the video.
+    first = max(0, len(poses) - n_masks)
+    body = options.body(root, gender_of(root))
+    images = source_frames(root)
+
+    def fit(i: int) -> Fit:
+        if first + i >= len(poses):
+            raise CaptureError(f"{root / 'reconstructed_poses.hdf5'} has {len(poses) - first} frames, none for {i}")
+        return body.fit(root / "reconstructed_poses.hdf5", poses[first + i], trans[first + i], betas)
+
+    return monocular(
+        root,
+        NAME,
+        options,
+        protocol="instantavatar",
+        images=images,
+        mask=lambda i: HdfMask(masks, i) if i < n_masks else None,
+        calibration=lambda i: calibration,
+        fit=fit,
+        body=body,
+    )
+
+
+def gender_of(root: Path) -> str:
+    """PeopleSnapshot names its subjects `female-3-casual` and `male-3-casual`."""
+    return next((gender for gender in ("female", "male") if root.name.lower().startswith(gender)), "neutral")
+
+
+def read_camera(path: Path) -> Calibration:
+    """PeopleSnapshot's `camera.pkl`; the camera is the world."""
+    f, c, k, width, height = entries(path, read_pickle(path), "camera_f", "camera_c", "camera_k", "width", "height")
+    K = np.array([[f[0], 0, c[0]], [0, f[1], c[1]], [0, 0, 1]], np.float64)
+    size = (int(width), int(height))
+    return Calibration(opencv_intrinsics(K), np.eye(4), np.asarray(k, np.float64).ravel(), size)
+
+
+def _poses(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    with open_hdf(path) as content:
+        if missing := [key for key in ("pose", "trans", "betas") if key not in content]:
+            raise CaptureError(f"{path} lacks {', '.join(missing)}")
+        poses, trans, betas = (np.asarray(content[key], np.float64) for key in ("pose", "trans", "betas"))
+    if poses.ndim != 2 or poses.shape[1] != 72 or trans.shape != (len(poses), 3):
+        raise CaptureError(f"{path}: expected pose [N, 72] and trans [N, 3]; found {poses.shape} and {trans.shape}")
+    return poses, trans, betas

@@ -1,0 +1,89 @@
+"""Frames of a capture that is a video: written beside it once."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+from av.error import FFmpegError
+from nerfstudio.utils.rich_utils import CONSOLE
+
+from fmgs_dataparsers.files import CaptureError, images_in
+
+_IMAGE_FOLDERS = ("images", "image", "frames")
+_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
+# What the trackers draw beside the video they were given, and GVHMR's copy of that.
+_DRAWN = ("output", "1_incam", "2_global", "phalp_", "romp_", "bev_", "wham_")
+_COPY = "0_input_video"
+_CACHE = "video_frames"
+
+
+def source_frames(root: Path) -> list[Path]:
+    """The images of a capture in order: of `images/`, or else of its video, which are written to `video_frames/` once.
+
+    Raises:
+        CaptureError: there is neither, or more than one video, or the frames cannot be written.
+    """
+    for name in _IMAGE_FOLDERS:
+        if images := images_in(root / name):
+            return images
+    videos = sorted(path for path in root.iterdir() if path.suffix.lower() in _SUFFIXES)
+    own = [path for path in videos if not path.stem.lower().startswith((*_DRAWN, _COPY))]
+    copies = [path for path in videos if path.stem.lower() == _COPY]
+    candidates = copies or own
+    if not candidates:
+        raise CaptureError(f"{root} has no images/ and no video; put one of them there")
+    if len(candidates) > 1:
+        names = ", ".join(path.name for path in candidates)
+        raise CaptureError(
+            f"{root} has several videos ({names}); leave the one that was tracked, or put it into images/"
+        )
+    return extract_frames(candidates[0], root / _CACHE)
+
+
+def extract_frames(video: Path, folder: Path) -> list[Path]:
+    """The video's frames as `folder`/000000.jpg and on, all or nothing; kept while the video stays the same.
+
+    Raises:
+        CaptureError: the video cannot be read or the folder cannot be written.
+    """
+    stamp = {"video": video.name, "bytes": video.stat().st_size}
+    note = folder / "source.json"
+    if note.is_file() and json.loads(note.read_text()) == stamp:
+        return images_in(folder)
+    CONSOLE.log(f"Writing the frames of {video.name} to {folder}, once")
+    try:
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        temporary.chmod(0o755)  # mkdtemp's 0700 would lock other users out
+        try:
+            _write_frames(video, temporary)
+            (temporary / note.name).write_text(json.dumps(stamp))
+            if folder.exists():
+                shutil.rmtree(folder)
+            os.replace(temporary, folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except FFmpegError as error:
+        raise CaptureError(f"{video} cannot be read as a video: {error}") from error
+    except OSError as error:
+        raise CaptureError(
+            f"cannot write the frames of {video} to {folder}: {error}. Make {folder.parent} writable, "
+            f"or put the frames into {folder.parent / _IMAGE_FOLDERS[0]} yourself"
+        ) from error
+    return images_in(folder)
+
+
+def _write_frames(video: Path, folder: Path) -> None:
+    quality = [cv2.IMWRITE_JPEG_QUALITY, 97]
+    with av.open(str(video)) as container:
+        for i, frame in enumerate(container.decode(video=0)):
+            turned = np.rot90(frame.to_ndarray(format="bgr24"), frame.rotation // 90)  # phones turn the picture
+            path = folder / f"{i:06d}.jpg"
+            if not cv2.imwrite(str(path), np.ascontiguousarray(turned), quality):
+                raise OSError(f"OpenCV could not write {path}")

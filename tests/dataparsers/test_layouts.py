@@ -1,0 +1,91 @@
+"""One known person and camera in every layout: what leaves the readers is the same, to the half pixel and less."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from fmgs_dataparsers.capture import Capture
+from fmgs_dataparsers.parser import open_capture
+from known_person import Person, mask, which
+from layout_capture import LAYOUTS, Seen
+
+from fmgs_nerfstudio.body import BodyModel
+
+PERSON = Person()
+
+
+def opened(root: Path, **options: object) -> Capture:
+    inside = [path for path in root.iterdir() if path.is_dir()]
+    folder = inside[0] if len(list(root.iterdir())) == 1 else root
+    open_capture.cache_clear()
+    return open_capture(folder, **options)  # pyright: ignore[reportArgumentType]
+
+
+@cache
+def loaded(path: Path) -> BodyModel:
+    return BodyModel.load(path)
+
+
+def world_vertices(capture: Capture, pose: int) -> np.ndarray:
+    values = (capture.betas, capture.poses[pose], capture.transl[pose])
+    return loaded(capture.body_model).vertices(*(torch.from_numpy(value).float() for value in values)).double().numpy()
+
+
+@pytest.mark.parametrize(("build", "layout"), LAYOUTS.items(), ids=lambda value: getattr(value, "__name__", ""))
+def test_every_layout_says_the_same(tmp_path: Path, build: Callable[[Path, Person], Seen], layout: str) -> None:
+    seen = build(tmp_path, PERSON)
+    capture = opened(tmp_path)
+    assert capture.layout == layout
+    assert capture.left_out == ()
+    frames = [frame for members in capture.splits.values() for frame in members]
+    assert len({frame.pose for frame in frames}) == PERSON.n
+    for frame in frames:
+        i = which(capture.image(frame))  # the picture says which instant it is
+        camera = capture.cameras[frame.camera]
+        local = np.c_[world_vertices(capture, frame.pose), np.ones(6890)] @ camera.world_to_camera[:3].T
+        ours = (local / local[:, 2:]) @ camera.K[:2].T - 0.5
+        expected = seen(frame.camera, i).pixels(PERSON.vertices[i])
+        # Of GVHMR, SMPL's shape is only the nearest to SMPL-X's.
+        assert np.abs(ours - expected).max() < (0.5 if layout == "gvhmr" else 0.05), (frame, i)
+        covered = capture.mask(frame)
+        if camera.distortion is None:
+            assert np.array_equal(covered, mask(i))
+        else:  # a lens moves the edges by a pixel or two
+            assert np.abs(covered - mask(i)).mean() < 0.05
+            assert covered[40, 50] == 1
+            assert covered[:10].max() == 0
+    assert layout == "gvhmr" or np.allclose(capture.betas, PERSON.betas, atol=1e-3)
+    head = world_vertices(capture, 0) @ np.array(capture.up)
+    assert head.max() - head.min() > 1.4  # metres: a person stands along `up`
+
+
+@pytest.mark.parametrize("name", ["zju", "arah"])
+def test_stored_vertices_agree_to_a_millimetre(tmp_path: Path, name: str) -> None:
+    build = next(build for build in LAYOUTS if build.__name__ == name)
+    build(tmp_path, PERSON)
+    capture = opened(tmp_path)
+    for frame in capture.splits["train"]:
+        if name == "zju":
+            stored, ours = (
+                np.load(capture.root / "new_vertices" / f"{frame.pose}.npy"),
+                world_vertices(capture, frame.pose),
+            )
+        else:
+            stored = np.load(capture.root / "models" / f"{frame.stem}.npz")["minimal_shape"]
+            ours = loaded(capture.body_model).shape(torch.from_numpy(capture.betas).float())[0].numpy()
+        assert np.abs(stored - ours).max() < 1e-3
+
+
+def test_a_layout_can_be_named(tmp_path: Path) -> None:
+    """Results of two trackers in one folder: the first is read unless the other is named."""
+    for name in ("wham", "romp"):
+        next(build for build in LAYOUTS if build.__name__ == name)(tmp_path, PERSON)
+    assert opened(tmp_path).layout == "wham"
+    romp = opened(tmp_path, layout="romp")
+    assert romp.layout == "romp"
+    assert romp.intrinsics("camera")[0][0, 0] == pytest.approx(443.4 * 96 / 512, abs=0.1)
