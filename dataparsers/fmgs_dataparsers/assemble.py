@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +20,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from fmgs_dataparsers.capture import Capture, CaptureError, Frame, LeftOut, PinholeCamera, Split
 from fmgs_dataparsers.conventions import BodyFile, Fit, upward
 from fmgs_dataparsers.files import IMAGE_SUFFIXES, image_size, is_whole
-from fmgs_dataparsers.masks import MaskSource, PriorMask
+from fmgs_dataparsers.masks import MaskSource, NoMask, PriorMask
 from fmgs_dataparsers.protocols import ChosenSplit, choose
 from fmgs_nerfstudio.priors.maps import Priors, open_priors
 
@@ -38,6 +38,8 @@ class Options:
     body_model: Path | None = None
     gender: Gender = "auto"
     downscale: int | None = None
+    need_masks: bool = True
+    """Off: frames without a usable mask are kept, with `NoMask`."""
 
     def body(self, root: Path, gender: str = "neutral") -> BodyFile:
         """The body model: for the user's gender, or else for the one that the capture says."""
@@ -94,7 +96,8 @@ def assemble(recording: Recording, options: Options) -> Capture:
     """
     priors = open_priors(recording.root)
     shots: dict[Split, list[Shot]] = {
-        split: [_with_prior_mask(shot, priors) for shot in members] for split, members in recording.shots.items()
+        split: [_with_mask(shot, priors, options.need_masks) for shot in members]
+        for split, members in recording.shots.items()
     }
     checks = _Checks(recording, [shot for members in shots.values() for shot in members])
     left_out = tuple(
@@ -239,7 +242,8 @@ def _size_fault(shot: Shot, size: tuple[int, int] | None, expected: tuple[int, i
 def _without_person(shots: Sequence[Shot]) -> dict[Shot, tuple[str, str]]:
     """Those of images of one size whose mask is empty. No image packs smaller than an empty one, so the smallest files
     are decoded, until 16 in a row have a person; arrays, which are not packed, all."""
-    masks = [(shot.mask.file.stat().st_size, shot) for shot in shots if shot.mask]
+    made = [(shot, shot.mask.file) for shot in shots if shot.mask and not isinstance(shot.mask, NoMask)]
+    masks = [(file.stat().st_size, shot) for shot, file in made]
     faults: dict[Shot, tuple[str, str]] = {}
     row = 0
     for _, shot in sorted(masks, key=lambda mask: mask[0]):
@@ -266,11 +270,14 @@ def _most_common(sizes: Iterable[tuple[int, int] | None]) -> tuple[int, int]:
     return counts.most_common(1)[0][0] if counts else (0, 0)
 
 
-def _with_prior_mask(shot: Shot, priors: Priors | None) -> Shot:
-    stem = shot.image.stem
-    if shot.mask is not None or priors is None or not priors.exists("mask", shot.camera, stem):
-        return shot
-    return Shot(shot.camera, shot.image, PriorMask(priors, shot.camera, stem), shot.instant)
+def _with_mask(shot: Shot, priors: Priors | None, needed: bool) -> Shot:
+    """Its own mask, else that among the prior maps, else none, or `NoMask` where none is needed."""
+    mask, stem = shot.mask, shot.image.stem
+    if mask is None and priors is not None and priors.exists("mask", shot.camera, stem):
+        mask = PriorMask(priors, shot.camera, stem)
+    if not needed and (mask is None or not mask.file.exists()):
+        mask = NoMask(shot.image)
+    return replace(shot, mask=mask)
 
 
 def _camera(calibration: Calibration, size: tuple[int, int]) -> PinholeCamera:

@@ -39,6 +39,21 @@ class MaskSource(Protocol):
 
 
 @dataclass(frozen=True)
+class NoMask:
+    """Stands for a mask that is still to be made; nothing is covered."""
+
+    file: Path
+    """The image."""
+
+    def size(self) -> tuple[int, int]:
+        return image_size(self.file)
+
+    def read(self) -> Mask:
+        width, height = self.size()
+        return np.zeros((height, width), np.float32)
+
+
+@dataclass(frozen=True)
 class ImageMask:
     """An image file."""
 

@@ -171,8 +171,11 @@ def open_capture(
     downscale: int | None = None,
     protocol: str = "auto",
     gender: Gender = "auto",
+    need_masks: bool = True,
 ) -> Capture:
     """Find the capture folder and its layout, read it, and say what was found.
+
+    Without `need_masks`, frames that have no mask are kept, with one that covers nothing: to make masks for.
 
     Raises:
         CaptureError: nothing at `root`, no known layout there, or a broken file.
@@ -189,7 +192,7 @@ def open_capture(
         if found:
             others = f" (also looks like {', '.join(kind.NAME for kind in found[1:])})" if found[1:] else ""
             CONSOLE.log(f"{folder}: layout {found[0].NAME}{others}")
-            capture = found[0].read(folder, Options(protocol, body_model, gender, downscale))
+            capture = found[0].read(folder, Options(protocol, body_model, gender, downscale, need_masks))
             counts = ", ".join(f"{len(frames)} {split.replace('_', ' ')}" for split, frames in capture.splits.items())
             CONSOLE.log(f"{folder}: split {capture.protocol}: {counts} images")
             return capture

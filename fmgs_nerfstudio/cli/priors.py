@@ -90,7 +90,7 @@ def run(command: MakePriors) -> bool:
     for name, value in (("--batch-size", command.batch_size), ("--sheet-every", command.sheet_every)):
         if value is not None and value < 1:
             raise EstimatorError(f"{name} is {value}; expected 1 or more.")
-    capture = open_capture(command.path.resolve(), "auto", command.body_model, None)
+    capture = open_capture(command.path.resolve(), body_model=command.body_model, need_masks=False)
     splits = capture.splits.values() if command.frames == "all" else [capture.splits["train"]]
     frames = list(dict.fromkeys(frame for split in splits for frame in split))
     if not command.check_only:

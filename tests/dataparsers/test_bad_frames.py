@@ -107,6 +107,9 @@ def test_the_prior_maps_mask_stands_in(tmp_path: Path) -> None:
     (tmp_path / "masks").rmdir()
     with pytest.raises(CaptureError, match="4 without a mask"):
         open_capture(tmp_path)
+    to_make_masks = open_capture(tmp_path, need_masks=False)
+    assert sum(len(frames) for frames in to_make_masks.splits.values()) == person.n
+    assert not to_make_masks.mask(to_make_masks.splits["train"][0]).any()
     writer = PriorsWriter(tmp_path, PriorsInfo(estimator="test", licence="none"))
     for i in range(person.n):
         writer.write("mask", "camera", f"image_{i:04d}", mask(i).astype(np.float32))
