@@ -1,0 +1,1 @@
+"""Is a capture what its reader takes it for? Seen before any training."""

@@ -1,0 +1,131 @@
+"""The check as people look at it: a sheet of overlays, and one HTML page with everything in it."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from html import escape
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, UInt8
+
+from fmgs_nerfstudio.evaluation.check.overlap import GOOD, LEAST, OFF, FrameCheck, Report, corrected, spread
+from fmgs_nerfstudio.priors.crop import person_box
+
+Picture = UInt8[np.ndarray, "H W 3"]
+_COLUMNS, _SPREAD, _WORST = 6, 12, 6
+_TILE = (240, 320)  # width, height
+_BODY, _MASK, _CORRECTED, _WHITE = (255, 0, 200), (255, 220, 0), (0, 255, 120), (255, 255, 255)
+
+
+def overlay_sheet(report: Report) -> Picture:
+    """RGB: frames spread over the capture and, in the last row, the worst. Body filled, mask outlined; in green the
+    body as it would be without the mistake that was found."""
+    shown = [*spread(report.frames, _SPREAD), *report.worst(_WORST)]
+    tiles = [_tile(report, frame) for frame in shown]
+    tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % _COLUMNS)
+    rows = [np.hstack(tiles[i : i + _COLUMNS]) for i in range(0, len(tiles), _COLUMNS)]
+    return np.vstack([_legend(rows[0].shape[1], report.cause is not None), *rows])
+
+
+def html_page(report: Report, facts: Mapping[str, str], sheet_png: bytes) -> str:
+    """One file that needs no other."""
+    colour, verdict = ("#1a7f37", "ready") if report.ready else ("#b42318", "not ready")
+    lines = [f"<p class=problem>{escape(problem)}</p>" for problem in report.problems]
+    lines += [f"<p>{escape(remark)}</p>" for remark in report.remarks]
+    cells = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in facts.items())
+    cameras = "".join(
+        f"<tr><th>{escape(camera)}</th><td>{len(frames)}</td>{_bar(float(np.mean([f.iou for f in frames])))}</tr>"
+        for camera, frames in report.by_camera().items()
+    )
+    frames = "".join(
+        f"<tr><th>{escape(f.name)}</th><td>{f.split.replace('_', ' ')}</td><td>{f.coverage:.1%}</td>{_bar(f.iou)}</tr>"
+        for f in report.frames
+    )
+    picture = base64.b64encode(sheet_png).decode()
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>fmgs-check: {escape(report.capture.root.name)}</title>
+<style>
+:root {{ color-scheme: light dark; }}
+body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 1460px; margin: 2rem auto; padding: 0 1rem; }}
+h1 span {{ background: {colour}; color: white; border-radius: .3rem; padding: .1rem .6rem; }}
+.problem {{ font-weight: 600; border-left: .3rem solid {colour}; padding-left: .7rem; }}
+img {{ max-width: 100%; }}
+table {{ border-collapse: collapse; margin: .5rem 0 1.5rem; font-variant-numeric: tabular-nums; }}
+th, td {{ text-align: left; padding: .15rem 1rem .15rem 0; vertical-align: top; }}
+th {{ font-weight: 500; }}
+thead th {{ font-weight: 600; border-bottom: 1px solid; }}
+meter {{ width: 10rem; vertical-align: middle; margin-right: .6rem; }}
+</style></head><body>
+<h1>{escape(report.capture.root.name)}: <span>{verdict}</span></h1>
+{"".join(lines)}
+<table>{cells}</table>
+<h2>Overlay</h2>
+<p>Pink: the SMPL fit as it was read. Yellow: outline of the mask. Green, if any: the fit with the mistake undone.
+Last row: the worst frames.</p>
+<img alt="SMPL overlay on frames of the capture" src="data:image/png;base64,{picture}">
+<p>IoU is the overlap of mask and naked body. A good fit of a dressed person with hair has 0.7 to 0.9, under wide skirts
+and coats 0.6 to 0.7; below {OFF} the body is elsewhere. Ready needs {LEAST} in the mean; from {GOOD}
+on all is well.</p>
+<h2>Cameras</h2>
+<table><thead><tr><th>camera</th><th>frames</th><th>mean IoU</th></tr></thead><tbody>{cameras}</tbody></table>
+<details open><summary><strong>Frames</strong></summary>
+<table><thead><tr><th>frame</th><th>split</th><th>mask covers</th><th>IoU</th></tr></thead>
+<tbody>{frames}</tbody></table>
+</details></body></html>
+"""
+
+
+def _bar(iou: float) -> str:
+    return f'<td><meter min="0" max="1" low="{OFF}" high="{GOOD}" optimum="1" value="{iou:.3f}"></meter>{iou:.2f}</td>'
+
+
+def _tile(report: Report, frame: FrameCheck) -> Picture:
+    image = report.capture.image(frame.frame)
+    shape = (image.shape[1], image.shape[0])
+
+    def enlarged(mask: Bool[np.ndarray, "h w"]) -> UInt8[np.ndarray, "H W"]:
+        return cv2.resize(mask.astype(np.uint8), shape, interpolation=cv2.INTER_NEAREST)
+
+    mask, body = enlarged(frame.view.mask), enlarged(report.silhouettes.draw(frame.view))
+    other = corrected(report, frame)
+    green = np.zeros_like(body) if other is None else enlarged(report.silhouettes.draw(other))
+    box = person_box((mask | body | green).astype(np.float32))
+    tile = _fit(np.where((body > 0)[..., None], 0.55 * image + 0.45 * np.array(_BODY), image).astype(np.uint8)[box])
+    for silhouette, colour in ((mask, _MASK), (green, _CORRECTED)):
+        outline, _ = cv2.findContours(
+            (_fit(silhouette[box] * 255) > 127).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
+        )
+        cv2.drawContours(tile, outline, -1, colour, 1)
+    _write(tile, frame.name, (6, 16))
+    _write(tile, f"IoU {frame.iou:.2f}", (6, _TILE[1] - 8), _WHITE if frame.iou >= OFF else (255, 80, 80))
+    return tile
+
+
+def _fit(tile: np.ndarray) -> np.ndarray:
+    """The tile at the sheet's size, its proportions kept, black beside it."""
+    scale = min(_TILE[0] / tile.shape[1], _TILE[1] / tile.shape[0])
+    size = (max(1, round(tile.shape[1] * scale)), max(1, round(tile.shape[0] * scale)))
+    small = cv2.resize(tile, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    out = np.zeros((_TILE[1], _TILE[0], *tile.shape[2:]), np.uint8)
+    top, left = (_TILE[1] - size[1]) // 2, (_TILE[0] - size[0]) // 2
+    out[top : top + size[1], left : left + size[0]] = small
+    return out
+
+
+def _legend(width: int, with_correction: bool) -> Picture:
+    legend, x = np.zeros((26, width, 3), np.uint8), 8
+    entries = [("SMPL fit as read", _BODY), ("mask", _MASK), ("with the mistake undone", _CORRECTED)]
+    for text, colour in entries[: 3 if with_correction else 2]:
+        legend[8:20, x : x + 18] = colour
+        _write(legend, text, (x + 26, 18))
+        x += 50 + 9 * len(text)
+    _write(legend, "last row: the worst frames", (x, 18))
+    return legend
+
+
+def _write(picture: Picture, text: str, place: tuple[int, int], colour: tuple[int, int, int] = _WHITE) -> None:
+    for thickness, ink in ((3, (0, 0, 0)), (1, colour)):  # an edge, so that it reads on any picture
+        cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.45, ink, thickness, cv2.LINE_AA)
