@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ from fmgs_nerfstudio.body.canonical import CanonicalBody
 from fmgs_nerfstudio.body.model import N_JOINTS
 from fmgs_nerfstudio.body.pose_table import PoseTable
 from fmgs_nerfstudio.body.template import upsample
+from fmgs_nerfstudio.evaluation.lpips import available_lpips
 from fmgs_nerfstudio.evaluation.metrics import image_metrics
 from fmgs_nerfstudio.fields.appearance import AppearanceField, AppearanceFieldConfig, canonical_direction
 from fmgs_nerfstudio.fields.geometry import GeometryField, GeometryFieldConfig
@@ -79,6 +81,8 @@ class FMGSModelConfig(ModelConfig):
     """Frames between a pose and the one that its latent Z_p encodes; not 0 only to ablate the latent."""
     seed: int = 0
     """Seed of the draws in training; each is made from seed and step, so a resumed run draws the same."""
+    lpips_backbones: Path | None = None
+    """LPIPS's backbones (vgg16-397923af.pth, alexnet-owt-7be5be79.pth): folder or file; none: torch's hub cache."""
     # What nerfstudio's rays need and a rasteriser does not.
     enable_collider: tyro.conf.Suppress[bool] = False
     collider_params: tyro.conf.Suppress[dict[str, float] | None] = None
@@ -258,6 +262,10 @@ class FMGSModel(Model):
             TrainingCallback([before], begin, iters=(0,)),
         ]
 
+    def update_to_step(self, step: int) -> None:
+        """A checkpoint of this step was loaded: the schedule goes on from there."""
+        self.step = step
+
     @torch.no_grad()
     def get_outputs_for_camera(self, camera: Cameras, obb_box: OrientedBox | None = None) -> dict[str, Tensor]:
         """Render every map for evaluation and viewer. The avatar is one object: a crop box has nothing to cut."""
@@ -274,7 +282,14 @@ class FMGSModel(Model):
         self, outputs: dict[str, Tensor], batch: dict[str, Tensor]
     ) -> tuple[dict[str, float], dict[str, Tensor]]:
         """Metrics of one held-out image, and the images that ns-eval saves."""
-        metrics = image_metrics(outputs, {key: value for key, value in batch.items() if isinstance(value, Tensor)})
+        metadata = self.kwargs["metadata"]
+        metrics = image_metrics(
+            outputs,
+            {key: value for key, value in batch.items() if isinstance(value, Tensor)},
+            metadata["capture"].protocol,
+            metadata["background"],
+            available_lpips(self.config.lpips_backbones, self.device),
+        )
         rgb, truth = outputs["rgb"].clamp(0, 1), batch["image"].to(self.device)
         maps = [outputs[name] for name in ("normal", "surface_normal", "semantics")]
         return metrics, {"img": torch.cat([truth, rgb], 1), "maps": torch.cat(maps, 1)}

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from fmgs_dataparsers.capture import Split
+from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
+from torch import Tensor
 
 from fmgs_nerfstudio.data import FMGSDataManager, FMGSDataManagerConfig
-from fmgs_nerfstudio.model import FMGSModelConfig
+from fmgs_nerfstudio.evaluation.speed import frames_per_second
+from fmgs_nerfstudio.model import FMGSModel, FMGSModelConfig
 
 
 @dataclass
@@ -24,21 +29,60 @@ class FMGSPipelineConfig(VanillaPipelineConfig):
     """Model."""
 
 
+# The host's own speeds are those of its loop, metrics and saved images included.
+_OF_THE_LOOP = ("fps", "fps_std", "num_rays_per_sec", "num_rays_per_sec_std")
+
+
 class FMGSPipeline(VanillaPipeline):
     """Evaluation goes over the held-out views, then over the held-out poses (prefix `novel_pose_`)."""
 
     datamanager: FMGSDataManager
+    train_seconds: Tensor
+    """Wall-clock time in training steps: decoding included, evaluation and checkpoints not; kept in the checkpoint."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.register_buffer("train_seconds", torch.zeros((), dtype=torch.float64))
+
+    def get_training_callbacks(
+        self, training_callback_attributes: TrainingCallbackAttributes
+    ) -> list[TrainingCallback]:
+        """The model's and the data manager's, between the start and the stop of a clock."""
+        started = 0.0
+
+        def start(step: int) -> None:
+            nonlocal started
+            started = time.perf_counter()
+
+        def stop(step: int) -> None:
+            self.train_seconds += time.perf_counter() - started
+
+        before, after = TrainingCallbackLocation.BEFORE_TRAIN_ITERATION, TrainingCallbackLocation.AFTER_TRAIN_ITERATION
+        return [
+            TrainingCallback([before], start, update_every_num_iters=1),
+            *super().get_training_callbacks(training_callback_attributes),
+            TrainingCallback([after], stop, update_every_num_iters=1),
+        ]
 
     def get_average_eval_image_metrics(
         self, step: int | None = None, output_path: Path | None = None, get_std: bool = False
     ) -> dict[str, Any]:
-        """Means over images, and their standard deviations on request, of each split that has images."""
+        """Means over images, and their standard deviations on request, of each split that has images; and `fps` and
+        `train_seconds` as in the paper's Table 1."""
         metrics: dict[str, Any] = {}
         prefixes: dict[Split, str] = {"novel_view": "", "novel_pose": "novel_pose_"}
         for split, prefix in prefixes.items():
             loader = self.datamanager.eval_loader(split)
             if len(loader):
                 means = self.get_average_image_metrics(loader, f"eval_{split}", step, output_path, get_std)
-                metrics |= {f"{prefix}{name}": value for name, value in means.items()}
-        # A capture that holds nothing out is evaluated on some of its own frames.
-        return metrics or super().get_average_eval_image_metrics(step, output_path, get_std)
+                metrics |= {f"{prefix}{name}": value for name, value in means.items() if name not in _OF_THE_LOOP}
+        if not metrics:  # a capture that holds nothing out is evaluated on some of its own frames
+            means = super().get_average_eval_image_metrics(step, output_path, get_std)
+            metrics = {name: value for name, value in means.items() if name not in _OF_THE_LOOP}
+        return metrics | self.speeds()
+
+    def speeds(self) -> dict[str, float]:
+        """`fps` (see `frames_per_second`), and `train_seconds` where the checkpoint knows it."""
+        assert isinstance(self.model, FMGSModel)
+        speeds = {"fps": frames_per_second(self.model, self.datamanager.eval_dataset.frames)}
+        return speeds | ({"train_seconds": float(self.train_seconds)} if self.train_seconds else {})

@@ -164,7 +164,6 @@ def _save(report: Report, facts: dict[str, str], out: Path, console: Console) ->
 
 def _show_gradients(path: Path, console: Console) -> bool:
     opened = open_run(path)
-    opened.model.step = int(opened.model.run_length)  # every phase of the schedule has begun
     camera, batch = opened.pipeline.datamanager.next_train(opened.model.step)
     norms = gradient_norms(opened.model, camera, batch)
     coordinated = opened.model.config.coordinated

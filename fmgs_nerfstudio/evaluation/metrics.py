@@ -2,37 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from fmgs_nerfstudio.evaluation.protocols import PROTOCOLS, Networks, measure, paper_protocol, views
 from fmgs_nerfstudio.priors.classes import NUM_CLASSES, PALETTE
-from fmgs_nerfstudio.ssim import ssim
 
 
-def image_metrics(outputs: dict[str, Tensor], batch: dict[str, Tensor]) -> dict[str, float]:
-    """psnr (dB), ssim, mask_iou always; normal_degrees, depth_mm and miou where `batch` has the exact maps.
+def image_metrics(
+    outputs: Mapping[str, Tensor],
+    batch: Mapping[str, Tensor],
+    split: str = "",
+    background: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    networks: Networks | None = None,
+) -> dict[str, float]:
+    """psnr (dB), ssim, lpips (times 1000) under the paper's protocol for data of this `split` (`Capture.protocol`);
+    the measures of other papers (`protocols.MEASURES`); mask_iou; and normal_degrees, depth_mm, miou where `batch` has
+    the exact maps.
 
-    `outputs` as the model draws them for people; `batch`: image [H, W, 3] and mask [H, W, 1], and `truth_normal`,
-    `truth_depth`, `truth_semantics`. Full image. Normals and depth count where truth and rendering both cover more
-    than half a pixel.
+    `outputs` as the model draws them for people; `batch`: image [H, W, 3] and mask [H, W, 1], on the same `background`;
+    `bound` [H, W, 1] for the measures that look at the posed body's box; `truth_normal`, `truth_depth`,
+    `truth_semantics`. `networks`: LPIPS is left out for those that are not there. Normals and depth count where truth
+    and rendering both cover more than half a pixel.
     """
     device = outputs["rgb"].device
-    rgb, image = outputs["rgb"].clamp(0, 1), batch["image"].to(device)
-    covered, mask = outputs["accumulation"][..., 0] > 0.5, batch["mask"].to(device)[..., 0] > 0.5
-    metrics = {"psnr": psnr(rgb, image), "ssim": float(ssim(rgb, image)), "mask_iou": iou(covered, mask)}
+    there = {name: value.to(device) for name, value in batch.items()}
+    alpha, mask = outputs["accumulation"], there["mask"]
+    seen = views(outputs["rgb"], alpha, there["image"], mask, background, there.get("bound"))
+    measured = measure(seen, networks or {})
+    covered, person = alpha[..., 0] > 0.5, mask[..., 0] > 0.5
+    metrics = PROTOCOLS[paper_protocol(split)].columns(measured) | {"mask_iou": iou(covered, person)} | measured
     if "truth_normal" in batch:
-        truth = {name: batch[f"truth_{name}"].to(device) for name in ("normal", "depth", "semantics")}
-        both = covered & mask & (truth["depth"] > 0)
+        truth = {name: there[f"truth_{name}"] for name in ("normal", "depth", "semantics")}
+        both = covered & person & (truth["depth"] > 0)
         metrics["normal_degrees"] = angle_degrees(normals_of(outputs["normal"])[both], truth["normal"][both])
         metrics["depth_mm"] = float((outputs["depth"][..., 0] - truth["depth"])[both].abs().mean() * 1000)
         metrics["miou"] = mean_iou(labels_of(outputs["semantics"]), truth["semantics"].long())
     return metrics
-
-
-def psnr(image: Float[Tensor, "H W 3"], truth: Float[Tensor, "H W 3"]) -> float:
-    """Peak signal-to-noise ratio over the whole image, in dB, for values in 0..1."""
-    return float(-10 * (image - truth).square().mean().log10())
 
 
 def iou(a: Bool[Tensor, "H W"], b: Bool[Tensor, "H W"]) -> float:

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from nerfstudio.cameras.cameras import Cameras
-from nerfstudio.utils.eval_utils import eval_setup
 from rich.progress import track
 from torch import Tensor
 
+from fmgs_nerfstudio.evaluation.runs import open_run
 from fmgs_nerfstudio.files import atomic_path
 from fmgs_nerfstudio.model import FMGSModel
 from fmgs_nerfstudio.pipeline import FMGSPipeline
@@ -26,9 +26,7 @@ _COLUMNS = ("truth", "rgb", "depth", "normal", "depth normal", "semantics")
 
 def show_run(config: Path, sheet: Path, video: Path) -> None:
     """Write the picture sheet (PNG) and the turn-around (mp4) of the run with this `config.yml`."""
-    _, pipeline, _, _ = eval_setup(config)
-    if not isinstance(pipeline, FMGSPipeline):
-        raise ValueError(f"{config} is no run of fmgs-avatar")
+    pipeline = open_run(config).pipeline
     with atomic_path(sheet) as path:
         cv2.imwrite(str(path), held_out_sheet(pipeline)[..., ::-1])
     frames = turnaround(pipeline)
@@ -49,14 +47,18 @@ def held_out_sheet(pipeline: FMGSPipeline, rows: int = 5) -> Image:
 _OUTPUTS = ("rgb", "depth", "normal", "surface_normal", "semantics")
 
 
-def picture(name: str, maps: dict[str, Float[Tensor, "H W C"]]) -> Image:
-    """An output map as people see it; depth near = bright, black where nothing is."""
+def picture(name: str, maps: dict[str, Float[Tensor, "H W C"]], depths: tuple[float, float] | None = None) -> Image:
+    """An output map as people see it; depth near = bright, black where nothing is.
+
+    `depths`: the nearest and the farthest of a whole video; none: this map's own.
+    """
     value = maps[name].cpu()
     if name == "depth":
         covered = value > 0
-        near, far = (value[covered].min(), value[covered].max()) if covered.any() else (0, 1)
-        value = torch.where(covered, 1 - 0.8 * (value - near) / (far - near + 1e-6), 0).expand(-1, -1, 3)
-    return _bytes(value)
+        seen = value[covered] if covered.any() else torch.tensor([0.0, 1.0])
+        near, far = depths or (float(seen.min()), float(seen.max()))
+        value = torch.where(covered, 1 - 0.8 * ((value - near) / (far - near + 1e-6)).clamp(0, 1), 0)
+    return _bytes(value.expand(-1, -1, 3))
 
 
 TURN_FRAMES = 72
@@ -90,10 +92,10 @@ def orbit(camera: Cameras, centre: Float[Tensor, "3"], up: Float[Tensor, "3"], a
     )  # fmt: skip
 
 
-def write_mp4(frames: Iterable[Image], path: Path, fps: int) -> None:
+def write_mp4(frames: Iterable[Image], path: Path, fps: float) -> None:
     """H.264 that browsers play; frames of one size, odd sizes cut by a pixel."""
     with atomic_path(path) as temporary, av.open(str(temporary), "w") as container:
-        stream = container.add_stream("libx264", rate=Fraction(fps), options={"crf": "18"})
+        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options={"crf": "18"})
         for i, frame in enumerate(frames):
             height, width = (size // 2 * 2 for size in frame.shape[:2])
             if i == 0:

@@ -1,0 +1,153 @@
+"""`fmgs-animate`: a trained avatar performs a motion."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+from rich.progress import track
+
+from fmgs_nerfstudio.evaluation.pictures import Image, write_mp4
+from fmgs_nerfstudio.evaluation.runs import RunError, open_run
+from fmgs_nerfstudio.motion.animation import OutputName, perform, write_pngs
+from fmgs_nerfstudio.motion.cameras import CameraName, capture_camera, watch
+from fmgs_nerfstudio.motion.frozen import FrozenAvatar
+from fmgs_nerfstudio.motion.motion import MotionError, joints
+from fmgs_nerfstudio.motion.readers import Reading, read_motion
+
+
+@dataclass(frozen=True)
+class Animate:
+    """Render a trained avatar in the poses of a motion file, as a video or as PNGs.
+
+    Motions: AMASS .npz (SMPL-H, SMPL-X), AIST++ .pkl, PeopleSnapshot and InstantAvatar poses (.npz), any capture's
+    folder.
+    """
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """The run: its config.yml, its folder, or a folder above (the newest run in it)."""
+    motion: Path | None = None
+    """Motion file, or a capture's folder; none: the run's own capture, with the poses that training refined."""
+    video: Path | None = None
+    """The mp4; without it and without --frames: animations/MOTION.mp4 in the run's folder."""
+    frames: Path | None = None
+    """Folder for PNGs, 000000.png and so on."""
+    outputs: tuple[OutputName, ...] = ("rgb",)
+    """Maps side by side: rgb depth normal surface_normal semantics accumulation."""
+    camera: CameraName = "follow"
+    """fixed: the capture's; follow: beside the person; orbit: going around them."""
+    seconds_per_turn: float = 8.0
+    """Of the orbiting camera."""
+    zoom: float | None = None
+    """Of the capture's focal length; none: the whole motion is in the image."""
+    size: int | None = None
+    """Longer side of one output, pixels; none: as in training."""
+    fps: float = 30.0
+    """Of the animation: the motion is resampled."""
+    start: float = 0.0
+    """Seconds of the motion to leave out at its beginning."""
+    stop: float | None = None
+    """Second of the motion to end at."""
+    place: bool = True
+    """Let the person start where they stood in the capture, facing as they did; off: stay where the file has them."""
+    clamp_pose_input: bool = False
+    """Show the pose-dependent fields nothing beyond what training saw: calmer clothes in far-off poses."""
+    reading: Reading = field(default_factory=Reading)
+    """Axes, unit and rate of the file, where it does not tell."""
+
+
+def run(animate: Animate) -> None:
+    """Render and say where the result is and how fast it went.
+
+    Raises:
+        MotionError, RunError: the motion or the run cannot be used.
+    """
+    _check(animate)
+    motion = None if animate.motion is None else read_motion(animate.motion, animate.reading)
+    opened = open_run(animate.run)
+    avatar = FrozenAvatar(opened.model, animate.clamp_pose_input)
+    body, capture = avatar.model.canonical, avatar.model.kwargs["metadata"]["capture"]
+    own = avatar.own_motion(animate.reading.fps)
+    if motion is None:
+        motion = own
+    elif animate.place:
+        motion = motion.stand_in_for(own, body)
+    else:
+        motion = motion.upright(np.array(capture.up), body.joints[0].numpy(force=True).astype(float))
+    motion = motion.clip(animate.start, animate.stop).resample(animate.fps)
+    cameras = watch(
+        animate.camera, capture_camera(capture, animate.size), joints(motion, body), np.array(capture.up),
+        motion.fps, animate.seconds_per_turn, animate.zoom,
+    )  # fmt: skip
+    clock = Clock()
+    frames = clock.measure(perform(avatar, motion, cameras, animate.outputs))
+    frames = iter(track(frames, f"Animating {motion.name}", total=len(motion)))
+    video = animate.video
+    if animate.frames is not None:
+        frames = write_pngs(frames, animate.frames)
+    elif video is None:
+        video = opened.folder / "animations" / f"{motion.name}.mp4"
+    if video is None:
+        for _ in frames:
+            pass
+    else:
+        write_mp4(frames, video, animate.fps)
+    written = " and ".join(str(path) for path in (video, animate.frames) if path is not None)
+    print(f"Wrote {written}: {len(motion)} frames; posing and rendering took {clock.typical * 1000:.0f} ms a frame")
+
+
+class Clock:
+    """Measures an iterator's own time, not its consumer's."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    @property
+    def typical(self) -> float:
+        """Median seconds of one item."""
+        return float(np.median(self.seconds)) if self.seconds else 0.0
+
+    def measure(self, items: Iterator[Image]) -> Iterator[Image]:
+        while True:
+            started = time.perf_counter()
+            try:
+                item = next(items)
+            except StopIteration:
+                return
+            self.seconds.append(time.perf_counter() - started)
+            yield item
+
+
+def _check(animate: Animate) -> None:
+    for name, value in (("fps", animate.fps), ("seconds-per-turn", animate.seconds_per_turn)):
+        if not value > 0:
+            raise MotionError(f"--{name} is {value}; expected more than 0")
+    if animate.size is not None and not 16 <= animate.size <= 8192:
+        raise MotionError(f"--size is {animate.size}; expected 16 to 8192 pixels")
+    if animate.zoom is not None and not animate.zoom > 0:
+        raise MotionError(f"--zoom is {animate.zoom}; expected more than 0")
+    if not animate.outputs:
+        raise MotionError("--outputs names no map; expected one or more, such as rgb")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of `fmgs-animate`."""
+    animate = tyro.cli(Animate, prog="fmgs-animate", args=arguments)
+    try:
+        run(animate)
+    except (MotionError, RunError, OSError) as error:
+        print(f"fmgs-animate: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("fmgs-animate: interrupted; no video was written", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

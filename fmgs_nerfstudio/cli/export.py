@@ -1,0 +1,143 @@
+"""`fmgs-export`: a trained avatar as splats, as a skinned and animated mesh, and as a mesh."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+import tyro
+from jaxtyping import Float
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from fmgs_nerfstudio.avatar import Avatar
+from fmgs_nerfstudio.evaluation.runs import RunError, open_run
+from fmgs_nerfstudio.export.accuracy import geometry_error
+from fmgs_nerfstudio.export.baking import look_around, spherical_harmonics_of
+from fmgs_nerfstudio.export.skinned import write_skinned
+from fmgs_nerfstudio.export.splats import write_splats
+from fmgs_nerfstudio.export.surface import learned_mesh, write_mesh
+from fmgs_nerfstudio.files import atomic_path
+from fmgs_nerfstudio.motion.frozen import FrozenAvatar
+from fmgs_nerfstudio.motion.motion import Motion, MotionError
+from fmgs_nerfstudio.motion.readers import Reading, read_motion
+from fmgs_nerfstudio.routes import OPEN, pose_surfels
+
+FormatName = Literal["splats", "glb", "obj", "ply"]
+_SH = {0: 1, 3: 16}
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a trained avatar for other programs: avatar_splats.ply, avatar.glb, avatar.obj or avatar.ply.
+
+    splats: what splat viewers open; glb: the learned surface with 24 joints, baked colours, parts (attribute _PART)
+    and animations; obj, ply: the mesh with vertex colours.
+    """
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """The run: its config.yml, its folder, or a folder above (the newest run in it)."""
+    out: Path | None = None
+    """Folder for the files; none: export/ in the run's folder."""
+    formats: tuple[FormatName, ...] = ("splats", "glb", "obj")
+    """What to write."""
+    motions: tuple[Path, ...] = ()
+    """Motion files, or captures' folders: the animations of the glb; none: the run's own capture."""
+    frame: int | None = None
+    """Pose of splats and mesh: a number in the first motion; none: canonical space (y up)."""
+    fps: float = 30.0
+    """Of the animations: motions are resampled."""
+    sh_degree: Literal[0, 3] = 3
+    """Spherical harmonics of the splats; 0: no dependence on the view, a quarter of the size."""
+    clamp_pose_input: bool = False
+    """Show the pose-dependent fields nothing beyond what training saw."""
+    geometry: bool = True
+    """Measure the mesh against the true surface, where the capture has one (fmgs-demo's do)."""
+    reading: Reading = field(default_factory=Reading)
+    """Axes, unit and rate of motion files, where they do not tell."""
+
+
+def run(export: Export) -> None:
+    """Write the files and say where they are.
+
+    Raises:
+        MotionError, RunError: a motion or the run cannot be used.
+    """
+    if not export.fps > 0:
+        raise MotionError(f"--fps is {export.fps}; expected more than 0")
+    motions = [read_motion(path, export.reading) for path in export.motions]
+    opened = open_run(export.run)
+    avatar = FrozenAvatar(opened.model, export.clamp_pose_input)
+    own = avatar.own_motion(export.reading.fps)
+    placed = [motion.stand_in_for(own, avatar.model.canonical) for motion in motions] or [own]
+    out = export.out or opened.folder / "export"
+    posed, B = _pose(avatar, placed[0], export.frame)
+    name = "avatar" if export.frame is None else f"avatar_{export.frame:06d}"
+    if "splats" in export.formats:
+        write_posed_splats(avatar, posed, out / f"{name}_splats.ply", export.sh_degree)
+        print(f"Wrote {out / f'{name}_splats.ply'}")
+    if "glb" in export.formats:
+        mesh, path = learned_mesh(avatar.model, avatar.at_rest()), out / "avatar.glb"
+        write_skinned(mesh, avatar.model.canonical, [motion.resample(export.fps) for motion in placed], path)
+        print(f"Wrote {path}: {len(mesh.vertices):,} vertices, animations: {', '.join(m.name for m in placed)}")
+    if suffixes := {"obj", "ply"}.intersection(export.formats):
+        mesh = learned_mesh(avatar.model, posed)
+        for suffix in sorted(suffixes):
+            write_mesh(mesh, mesh.posed(B), out / f"{name}.{suffix}")
+            print(f"Wrote {out / f'{name}.{suffix}'}")
+    if export.geometry:
+        report_geometry(avatar, out / "geometry.json")
+
+
+def _pose(avatar: FrozenAvatar, motion: Motion, frame: int | None) -> tuple[Avatar, Float[Tensor, "24 4 4"]]:
+    """The avatar in a frame of a motion, or at rest; and its bones from canonical space."""
+    if frame is None:
+        return avatar.at_rest(), torch.eye(4, device=avatar.model.device).expand(24, 4, 4)
+    if not 0 <= frame < len(motion):
+        raise MotionError(f"--frame is {frame}; {motion.name} has the frames 0 to {len(motion) - 1}")
+    pose, transl = (
+        torch.from_numpy(values[frame]).float().to(avatar.model.device) for values in (motion.poses, motion.transl)
+    )
+    return avatar.pose(pose, transl), avatar.model.canonical(pose, transl)[1]
+
+
+def write_posed_splats(avatar: FrozenAvatar, posed: Avatar, path: Path, sh_degree: Literal[0, 3] = 3) -> None:
+    """The posed avatar's surfels with its colours baked into spherical harmonics."""
+    sh = spherical_harmonics_of(look_around(avatar.model, posed), _SH[sh_degree])
+    write_splats(pose_surfels(posed.canonical, posed.opacities, posed.T, OPEN), sh, path)
+
+
+def report_geometry(avatar: FrozenAvatar, path: Path) -> None:
+    """Print and write (JSON) the errors of the learned surface, if the capture knows the true one."""
+    errors = geometry_error(avatar, avatar.model.kwargs["metadata"]["capture"])
+    if not errors:
+        return
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps({"unit": "mm", **errors}, indent=2) + "\n")
+    table = Table("poses", "to the true surface", "95 %", "from it", "95 %", title="Error of the mesh [mm]")
+    for split, values in errors.items():
+        table.add_row(split.replace("_", " "), *(f"{value:.1f}" for value in values.values()))
+    Console().print(table)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of `fmgs-export`."""
+    export = tyro.cli(Export, prog="fmgs-export", args=arguments)
+    try:
+        run(export)
+    except (MotionError, RunError, OSError) as error:
+        print(f"fmgs-export: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("fmgs-export: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

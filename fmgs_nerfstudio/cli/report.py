@@ -1,0 +1,68 @@
+"""`fmgs-report`: trained runs in numbers and pictures, on one page."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from fmgs_nerfstudio.evaluation.report.page import html_page, markdown
+from fmgs_nerfstudio.evaluation.report.results import evaluate
+from fmgs_nerfstudio.evaluation.runs import RunError, find_config, open_run
+from fmgs_nerfstudio.files import atomic_path
+
+
+@dataclass(frozen=True)
+class Report:
+    """Evaluate runs and write report.html, which needs no other file, and report.md.
+
+    Metrics of every held-out image under named protocols, beside the paper's tables where the data are theirs; training
+    curves; pictures with a slider between rendering and truth; the worst frames; the configuration.
+    """
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """The runs: their config.yml, their folders, or folders above (the newest run in each)."""
+    out: Path | None = None
+    """Folder for the report; none: report/ in the first run's folder."""
+    panels: int = 3
+    """Held-out images to draw of each kind: new views, new poses."""
+    worst: int = 3
+    """Images with the lowest PSNR to draw."""
+
+
+def run(report: Report) -> None:
+    """Write the report and say where it is.
+
+    Raises:
+        RunError: no run is named, or one cannot be used.
+    """
+    if not report.runs:
+        raise RunError("name one run or more: a config.yml, the folder that ns-train made with it, or a folder above")
+    configs = [find_config(path) for path in report.runs]  # all of them, before the first is evaluated
+    results = [evaluate(open_run(config), report.panels, report.worst) for config in configs]
+    out = report.out or configs[0].parent / "report"
+    for name, text in (("report.html", html_page(results)), ("report.md", markdown(results))):
+        with atomic_path(out / name) as path:
+            path.write_text(text, encoding="utf-8")
+        print(f"Wrote {out / name}")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of `fmgs-report`."""
+    report = tyro.cli(Report, prog="fmgs-report", args=arguments)
+    try:
+        run(report)
+    except (RunError, OSError) as error:
+        print(f"fmgs-report: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("fmgs-report: interrupted; no report was written", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Trained avatars in the formats of other programs: splats, a skinned mesh, a mesh."""

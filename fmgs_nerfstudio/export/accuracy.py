@@ -1,0 +1,79 @@
+"""How far the learned surface is from the true one, where a capture knows it (fmgs-demo's ground truth)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import trimesh
+from fmgs_dataparsers.capture import Capture
+from jaxtyping import Float
+from scipy.spatial import KDTree
+
+from fmgs_nerfstudio.export.surface import deform, displaced_vertices
+from fmgs_nerfstudio.motion.frozen import FrozenAvatar
+
+POINTS = 20_000
+_LONGEST_EDGE = 0.008  # metres
+_CANDIDATES = 16
+
+
+@dataclass(frozen=True)
+class Distances:
+    """Unsigned distances of points spread evenly over a surface to another surface, millimetres."""
+
+    mean: float
+    p95: float
+
+    @classmethod
+    def of(cls, source: trimesh.Trimesh, target: trimesh.Trimesh) -> Distances:
+        points = np.asarray(trimesh.sample.sample_surface(source, POINTS, seed=0)[0])
+        distances = 1000 * distances_to(points, target)
+        return cls(float(distances.mean()), float(np.percentile(distances, 95)))
+
+
+def distances_to(points: Float[np.ndarray, "P 3"], mesh: trimesh.Trimesh) -> Float[np.ndarray, "P"]:
+    """Distance of each point, metres, to the nearest of the triangles whose centres are the nearest.
+
+    The triangles are cut small first, so that one of those is the nearest of all, or as good as.
+    """
+    vertices, faces = trimesh.remesh.subdivide_to_size(mesh.vertices, mesh.faces, _LONGEST_EDGE)[:2]
+    triangles = vertices[faces]
+    candidates = np.asarray(KDTree(triangles.mean(1)).query(points, k=_CANDIDATES)[1])
+    best = np.full(len(points), np.inf)
+    for column in candidates.T:
+        closest = trimesh.triangles.closest_point(triangles[column], points)
+        best = np.minimum(best, np.linalg.norm(closest - points, axis=1))
+    return best
+
+
+def geometry_error(avatar: FrozenAvatar, capture: Capture) -> dict[str, dict[str, float]]:
+    """Errors in millimetres over all training and novel poses whose surface is known; empty where none is.
+
+    `to_truth`: from the learned surface to the true one; `from_truth`: from the true one, which includes the little
+    skin that cloth hides, to the learned one.
+    """
+    folder = capture.root / "ground_truth" / "surface"
+    model, found = avatar.model, {}
+    for split in ("train", "novel_pose"):
+        frames = capture.splits[split]
+        known = {frame.stem: frame.pose for frame in frames if (folder / f"{frame.stem}.npz").is_file()}
+        pairs = [_errors(avatar, model.poses(pose_id), folder / f"{stem}.npz") for stem, pose_id in known.items()]
+        if pairs:
+            columns = ("to_truth_mean", "to_truth_p95", "from_truth_mean", "from_truth_p95")
+            found[split] = dict(zip(columns, np.mean(pairs, axis=0).tolist(), strict=True))
+    return found
+
+
+@torch.inference_mode()
+def _errors(avatar: FrozenAvatar, pose: tuple[torch.Tensor, torch.Tensor], path: Path) -> list[float]:
+    model = avatar.model
+    canonical = displaced_vertices(model, avatar.pose(*pose))
+    vertices = deform(canonical, model.skinning(canonical), model.canonical(*pose)[1]).numpy(force=True)
+    with np.load(path) as truth, np.load(path.with_name("faces.npz")) as shared:
+        true = trimesh.Trimesh(truth["vertices"], shared["faces"], process=False)
+    learned = trimesh.Trimesh(vertices, model.template.faces.numpy(), process=False)
+    there, back = Distances.of(learned, true), Distances.of(true, learned)
+    return [there.mean, there.p95, back.mean, back.p95]

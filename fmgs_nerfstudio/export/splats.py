@@ -1,0 +1,56 @@
+"""A posed avatar as a splat file: the `.ply` layout of 3D Gaussian Splatting, which 2DGS shares and viewers open."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy.spatial.transform import Rotation
+from torch import Tensor
+
+from fmgs_nerfstudio.files import atomic_path
+from fmgs_nerfstudio.routes import PosedSurfels
+
+THICKNESS = 1e-5
+"""Standard deviation across a surfel, metres: programs that know 3D Gaussians only want a third scale."""
+
+
+def write_splats(surfels: PosedSurfels, sh: Float[Tensor, "N K 3"], path: Path) -> None:
+    """Write surfels and their spherical harmonics (K = 1 or 16, in the format's basis), binary little-endian.
+
+    The file has metres and the axes of the surfels' world; scales as logarithms, opacities as logits, quaternions
+    (w, x, y, z), and of the harmonics degree 0 as f_dc, the others colour by colour as f_rest.
+    """
+    axes, scales = principal_axes(surfels.tangents)
+    quaternions = np.roll(Rotation.from_matrix(axes.numpy(force=True)).as_quat(), 1, axis=1)
+    opacities = surfels.opacities.clamp(1e-6, 1 - 1e-6).logit()
+    thin = torch.full_like(opacities[:, None], math.log(THICKNESS))
+    columns = {
+        ("x", "y", "z"): surfels.means,
+        ("nx", "ny", "nz"): axes[..., 2],
+        ("f_dc_0", "f_dc_1", "f_dc_2"): sh[:, 0],
+        tuple(f"f_rest_{i}" for i in range(3 * (sh.shape[1] - 1))): sh[:, 1:].transpose(1, 2).flatten(1),
+        ("opacity",): opacities[:, None],
+        ("scale_0", "scale_1", "scale_2"): torch.cat([scales.clamp_min(1e-9).log(), thin], dim=1),
+        ("rot_0", "rot_1", "rot_2", "rot_3"): torch.from_numpy(quaternions),
+    }
+    values = torch.cat([value.detach().cpu().float() for value in columns.values()], dim=1).numpy()
+    names = [name for group in columns for name in group]
+    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(values)}"]
+    header += [*(f"property float {name}" for name in names), "end_header", ""]
+    with atomic_path(path) as temporary:
+        temporary.write_bytes("\n".join(header).encode() + values.astype("<f4").tobytes())
+
+
+def principal_axes(tangents: Float[Tensor, "N 3 2"]) -> tuple[Float[Tensor, "N 3 3"], Float[Tensor, "N 2"]]:
+    """The rotation [t_u, t_v, t_w] and the scales of the same surfel: tangents of Eq. 12 need not be orthogonal.
+
+    A surfel is what its M M^T says, M = [s_u t_u, s_v t_v]; the left singular vectors of M are the ellipse's axes.
+    """
+    U, scales, Vh = torch.linalg.svd(tangents, full_matrices=False)
+    # A reflection in (u, v) would turn the surfel over.
+    U = torch.stack([U[..., 0], U[..., 1] * (torch.linalg.det(Vh) * torch.ones_like(scales[:, 0]))[:, None]], dim=-1)
+    return torch.cat([U, torch.linalg.cross(U[..., 0], U[..., 1])[..., None]], dim=-1), scales

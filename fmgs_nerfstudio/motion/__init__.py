@@ -1,0 +1,1 @@
+"""Motions from files, and trained avatars that perform them."""

@@ -1,0 +1,151 @@
+"""Motion files as `Motion`: AMASS (SMPL-H, SMPL-X), AIST++, PeopleSnapshot and InstantAvatar poses, any capture.
+
+Files are told apart by their arrays' names and sizes, so that an `.npz` of one's own with the same names opens too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from zipfile import BadZipFile
+
+import numpy as np
+from fmgs_dataparsers.capture import Capture, CaptureError
+from fmgs_dataparsers.parser import open_capture
+from jaxtyping import Float
+
+from fmgs_nerfstudio.body.unpickle import read_pickle
+from fmgs_nerfstudio.motion.motion import Motion, MotionError, find_metres, find_up
+
+Up = Literal["auto", "x", "y", "z", "-x", "-y", "-z"]
+Unit = Literal["auto", "m", "cm", "mm"]
+_METRES = {"m": 1.0, "cm": 0.01, "mm": 0.001}
+_DEFAULT_FPS = 30.0
+
+# The last two of SMPL's joints are hands; SMPL-H and SMPL-X have 15 of each, of which the index finger's first stands
+# for the hand. SMPL-X has jaw and eyes before them.
+_SMPLH_JOINTS = (*range(22), 22, 37)
+_SMPLX_JOINTS = (*range(22), 25, 40)
+_LAYOUTS = {24: tuple(range(24)), 52: _SMPLH_JOINTS, 55: _SMPLX_JOINTS}
+
+_POSES = ("poses", "thetas", "smpl_poses")
+_ROOT, _BODY = ("root_orient", "global_orient"), ("pose_body", "body_pose")
+_TRANSL = ("trans", "transl", "smpl_trans")
+_FPS = ("mocap_framerate", "mocap_frame_rate", "fps")
+FORMATS = """  AMASS .npz: poses [T, 156] or [T, 165] (or root_orient and pose_body), trans, mocap_framerate
+  AIST++ .pkl: smpl_poses [T, 72], smpl_trans, smpl_scaling
+  PeopleSnapshot / InstantAvatar .npz: thetas [T, 72], or global_orient [T, 3] and body_pose [T, 69]; transl
+  the folder of a capture that fmgs-avatar trains on"""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How to read what a motion file does not say, or says wrongly."""
+
+    up: Up = "auto"
+    """Upward axis of the motion's world; auto: where the heads point, else the format's."""
+    unit: Unit = "auto"
+    """Unit of translations; auto: the format's, else by their size."""
+    fps: float | None = None
+    """Poses per second; none: the file's or the format's (30 where neither says)."""
+
+
+def read_motion(path: Path, reading: Reading | None = None) -> Motion:
+    """The motion in a file or in a capture's folder.
+
+    Raises:
+        MotionError: nothing there, no known format, or values that are no motion.
+    """
+    reading = reading or Reading()
+    if path.is_dir():
+        try:
+            capture = open_capture(path.resolve(), "auto", None, None)
+        except (CaptureError, FileNotFoundError) as error:
+            raise MotionError(str(error)) from error
+        return of_capture(capture, reading.fps)
+    if not path.is_file():
+        raise MotionError(f"--motion {path} does not exist. Known are:\n{FORMATS}")
+    return _of_arrays(_arrays(path), path, reading)
+
+
+def of_capture(capture: Capture, fps: float | None = None) -> Motion:
+    """The poses of a capture, every instant in order."""
+    return Motion(capture.poses, capture.transl, fps or _DEFAULT_FPS, capture.up, capture.root.name)
+
+
+def _arrays(path: Path) -> Mapping[str, Any]:
+    if path.suffix == ".npz":
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                wanted = {*_POSES, *_ROOT, *_BODY, *_TRANSL, *_FPS, "pose_hand"}
+                return {name: file[name] for name in file.files if name in wanted}
+        except (ValueError, OSError, EOFError, BadZipFile) as error:
+            raise MotionError(f"{path} cannot be read as an .npz of plain arrays: {error}") from error
+    if path.suffix in (".pkl", ".pickle"):
+        try:
+            content = read_pickle(path)
+        except ValueError as error:
+            raise MotionError(str(error)) from error
+        if isinstance(content, dict):
+            return content
+    raise MotionError(f"{path} is no motion file. Known are:\n{FORMATS}")
+
+
+def _of_arrays(arrays: Mapping[str, Any], path: Path, reading: Reading) -> Motion:
+    def first(names: tuple[str, ...]) -> np.ndarray | None:
+        return next((np.asarray(arrays[name], np.float64) for name in names if name in arrays), None)
+
+    poses = _poses(first, path)
+    transl = first(_TRANSL)
+    transl = np.zeros((len(poses), 3)) if transl is None else transl
+    if transl.shape != (len(poses), 3):
+        raise MotionError(
+            f"{path}: {len(poses)} poses need translations of shape ({len(poses)}, 3), not {transl.shape}"
+        )
+    if len(poses) == 0 or not (np.isfinite(poses).all() and np.isfinite(transl).all()):
+        raise MotionError(f"{path}: expected one or more finite poses and translations")
+    metres, up, fps = find_metres(transl), None, _DEFAULT_FPS
+    if "smpl_scaling" in arrays:  # AIST++: centimetres, by the size of the dancer; y up
+        metres, up, fps = 1 / float(np.ravel(arrays["smpl_scaling"])[0]), (0.0, 1.0, 0.0), 60.0
+    rate = first(_FPS)
+    if rate is not None:
+        fps = float(rate.ravel()[0])
+    if any(name.startswith("mocap") for name in arrays):  # AMASS
+        metres, up = 1.0, (0.0, 0.0, 1.0)
+    up = _axis(reading.up) or find_up(poses) or up
+    if up is None:
+        raise MotionError(f"{path}: people in it stand along no axis of its world; name the upward one (--reading.up)")
+    if not (fps := reading.fps or fps) > 0:
+        raise MotionError(f"{path}: {fps} poses per second; name the rate (--reading.fps)")
+    return Motion(poses, transl * _METRES.get(reading.unit, metres), fps, up, path.stem)
+
+
+def _poses(first: Callable[[tuple[str, ...]], np.ndarray | None], path: Path) -> Float[np.ndarray, "T 72"]:
+    poses = first(_POSES)
+    if poses is None:
+        parts = [first(names) for names in (_ROOT, _BODY, ("pose_hand",))]
+        if parts[0] is None or parts[1] is None:
+            raise MotionError(f"{path} holds no motion. Known are:\n{FORMATS}")
+        root, body, hands = (None if part is None else part.reshape(len(part), -1) for part in parts)
+        assert root is not None
+        assert body is not None
+        body = np.concatenate([root, body], axis=1)
+        if hands is not None and hands.shape[1] == 90 and body.shape[1] == 66:
+            poses = np.concatenate([body, hands], axis=1)  # SMPL-H's order
+        else:
+            poses = np.pad(body, ((0, 0), (0, 6))) if body.shape[1] == 66 else body  # SMPL-X's body has no hands
+    poses = poses.reshape(len(poses), -1)
+    if (joints := _LAYOUTS.get(poses.shape[1] // 3)) is None or poses.shape[1] % 3:
+        raise MotionError(
+            f"{path}: poses of {poses.shape[1]} numbers; expected 72 (SMPL), 156 (SMPL-H) or 165 (SMPL-X)"
+        )
+    return poses.reshape(len(poses), -1, 3)[:, joints].reshape(len(poses), 72)
+
+
+def _axis(up: Up) -> tuple[float, float, float] | None:
+    if up == "auto":
+        return None
+    x, y, z = (float(up[-1] == name) * (-1.0 if up.startswith("-") else 1.0) for name in "xyz")
+    return x, y, z
