@@ -55,7 +55,7 @@ ROWS: dict[str, tuple[str, ...]] = {
 COLUMNS = {
     "psnr": ("PSNR", 2),
     "ssim": ("SSIM", 4),
-    "lpips": ("LPIPS", 4),
+    "lpips": ("LPIPS x1000", 1),
     "mask_iou": ("mask IoU", 4),
     "normal_degrees": ("normals [deg]", 2),
     "depth_mm": ("depth [mm]", 2),
