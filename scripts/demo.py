@@ -11,6 +11,7 @@ from typing import Literal
 
 import tyro
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 RUN_NAME = "run"
@@ -99,7 +100,7 @@ def _table(results: dict[str, float]) -> Table:
     for key, title in _TITLES.items():
         if key in results:
             table.add_row(
-                title, *(f"{results[p + key]:.3f}" if p + key in results else "-" for p in ("", "novel_pose_"))
+                escape(title), *(f"{results[p + key]:.3f}" if p + key in results else "-" for p in ("", "novel_pose_"))
             )
     return table
 
