@@ -6,6 +6,7 @@ a lamp from a texture. One function of the world normal, shared by all surfels, 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -42,6 +43,6 @@ class Light(nn.Module):
 
 def turn(normal: Float[Tensor, "N 3"], up: Float[Tensor, "3"], angle: float) -> Float[Tensor, "N 3"]:
     """`normal` turned about the unit axis `up` by `angle` radians (Rodrigues): turning the light the other way."""
-    cos, sin = torch.cos(torch.tensor(angle)).item(), torch.sin(torch.tensor(angle)).item()
+    cos, sin = math.cos(angle), math.sin(angle)
     across = torch.linalg.cross(up.expand_as(normal), normal)
     return cos * normal + sin * across + (1 - cos) * (normal @ up)[:, None] * up
