@@ -18,8 +18,8 @@ class Schedule:
     """Length of the run that the fractions refer to; none: max-num-iterations of the run's first part."""
     residual_start: float = 0.02
     """Fraction of the run after which the geometry residual is applied ([30]: 0.2)."""
-    pose_start: float = 0.33
-    """Fraction of the run after which poses are refined ([30]'s): earlier, they move to make up for missing clothes."""
+    pose_start: float = 0.4
+    """Fraction of the run after which poses are refined ([30]: 0.33): earlier, they make up for missing clothes."""
     skinning_fit_steps: int = 400
     """Steps of fitting the skinning field to the body's weights before training."""
 
