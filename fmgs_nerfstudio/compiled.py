@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 import threading
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
@@ -20,10 +21,30 @@ _one_kernel_at_a_time = threading.RLock()
 _FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
 
 
+def uninterrupted(function: Callable[P, R]) -> Callable[P, R]:
+    """Let nothing be raised into `function` from outside.
+
+    nerfstudio's viewer interrupts a rendering by an exception from a trace function, at any line: also at the one where
+    a `with` would give its lock back, and then it never does.
+    """
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        tracer = sys.gettrace()
+        sys.settrace(None)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            sys.settrace(tracer)
+
+    return call
+
+
 def kernel(function: Callable[P, R]) -> Callable[P, R]:
     """Compile `function` with numba for all cores (`numba.prange`); compiled code is cached on disk."""
     compiled = numba.njit(parallel=True, fastmath=_FASTMATH, cache=True, nogil=True)(function)
 
+    @uninterrupted
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         with _one_kernel_at_a_time:

@@ -84,7 +84,7 @@ fmgs_avatar = MethodSpecification(
             "opacities": _group(3e-2),
             # One camera hardly sees some directions of a pose. A large eps keeps Adam from amplifying their noise: with
             # 1e-15 exact poses walked 7 mm away in 1,200 steps of the demo.
-            "poses": _group(4e-3, eps=1e-2),
+            "poses": _group(8e-3, eps=1e-2),
             # Of surfels without a mesh (`surfels.guided` off): between the best two of three rates that were tried.
             "centres": _group(1e-3),
             "rotations": _group(2e-3),

@@ -16,7 +16,14 @@ from fmgs_nerfstudio.avatar import Avatar
 from fmgs_nerfstudio.fields.semantics import SemanticsField
 from fmgs_nerfstudio.objective import TERMS, Step, Term
 from fmgs_nerfstudio.priors.classes import NUM_CLASSES, PALETTE
-from fmgs_nerfstudio.rendering import Camera, Layer, depth_to_normal, rasterize, surfel_normals
+from fmgs_nerfstudio.rendering import (
+    Camera,
+    Layer,
+    depth_to_normal,
+    faces_camera,
+    rasterize_finer,
+    surfel_normals,
+)
 from fmgs_nerfstudio.routes import OPEN, ROUTES, PosedSurfels, Route, pose_surfels
 
 BACKGROUND_LOGIT = 10.0
@@ -25,6 +32,16 @@ _LEAST_ALPHA = 1 / 255  # below it, a map that divides by alpha says nothing
 
 Maps = dict[str, Float[Tensor, "H W C"]]
 Values = Callable[[PosedSurfels, Camera], Float[Tensor, "N C"]]
+
+
+@dataclass(frozen=True)
+class RenderingConfig:
+    """How surfels become pixels."""
+
+    two_sided: bool = False
+    """Draw surfels from their inner side too, as 2DGS does; off: the far side cannot shine through the near one."""
+    supersampling: int = 2
+    """Rendered pixels for each of the image, along both axes; 1: as 2DGS, with outlines a pixel too wide."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +63,12 @@ class Modality:
 
 
 def render_modalities(
-    avatar: Avatar, rgb: Float[Tensor, "N 3"], camera: Camera, names: Iterable[str], coordinated: bool = True
+    avatar: Avatar,
+    rgb: Float[Tensor, "N 3"],
+    camera: Camera,
+    names: Iterable[str],
+    config: RenderingConfig,
+    coordinated: bool = True,
 ) -> Maps:
     """Composite modalities in one pass (Eq. 1), each with the gradient that its route admits; not `coordinated`: with
     every gradient.
@@ -55,6 +77,9 @@ def render_modalities(
     """
     names = list(names)
     layers = []
+    with torch.no_grad():
+        posed = pose_surfels(avatar.canonical, avatar.opacities, avatar.T, OPEN)
+        drawn = 1.0 if config.two_sided else faces_camera(posed.means, posed.tangents, camera).float()
     for name in names:
         modality = MODALITIES[name]
         posed = pose_surfels(avatar.canonical, avatar.opacities, avatar.T, modality.route if coordinated else OPEN)
@@ -64,8 +89,8 @@ def render_modalities(
             values = avatar.distilled[name].values
         else:
             values = _with_alpha(rgb)
-        layers.append(Layer(*posed, values))
-    return dict(zip(names, rasterize(layers, camera), strict=True))
+        layers.append(Layer(posed.means, posed.tangents, posed.opacities * drawn, values))
+    return dict(zip(names, rasterize_finer(layers, camera, config.supersampling), strict=True))
 
 
 def compose_outputs(rendered: Maps, camera: Camera, background: tuple[float, float, float]) -> Maps:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,6 @@ from nerfstudio.data.scene_box import OrientedBox
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.models.base_model import Model, ModelConfig
 from nerfstudio.utils.rich_utils import CONSOLE
-from nerfstudio.viewer.viewer_elements import ViewerSlider
 from torch import Tensor, nn
 from torch.nn import Parameter
 from torch.nn.functional import normalize
@@ -36,14 +36,22 @@ from fmgs_nerfstudio.fields.light import Light, LightConfig, turn
 from fmgs_nerfstudio.fields.pose_encoder import PoseEncoder, PoseEncoderConfig
 from fmgs_nerfstudio.fields.skinning import SkinningField, SkinningFieldConfig, SurfaceWeights, blend, fit_to_surface
 from fmgs_nerfstudio.fields.volumes import FeatureVolume
-from fmgs_nerfstudio.modalities import MODALITIES, all_terms, compose_outputs, draw_outputs, render_modalities
+from fmgs_nerfstudio.modalities import (
+    MODALITIES,
+    Maps,
+    RenderingConfig,
+    all_terms,
+    compose_outputs,
+    draw_outputs,
+    render_modalities,
+)
 from fmgs_nerfstudio.objective import LossWeights, Objective, Step, neighbours_of
 from fmgs_nerfstudio.priors.maps import Kind
 from fmgs_nerfstudio.rendering import Camera
 from fmgs_nerfstudio.routes import OPEN, pose_surfels
 from fmgs_nerfstudio.schedule import Schedule
 from fmgs_nerfstudio.surfels import MeshSurfels, SurfelsConfig, correct
-from fmgs_nerfstudio.viewer import FirstView
+from fmgs_nerfstudio.viewer import FirstView, PuppetStage
 
 
 @dataclass
@@ -67,6 +75,8 @@ class FMGSModelConfig(ModelConfig):
     """World-space light, beyond the paper."""
     skinning: SkinningFieldConfig = field(default_factory=SkinningFieldConfig)
     """Skinning field."""
+    rendering: RenderingConfig = field(default_factory=RenderingConfig)
+    """Rendering."""
     schedule: Schedule = field(default_factory=Schedule)
     """What starts when, as fractions of the run."""
     weights: LossWeights = field(default_factory=LossWeights)
@@ -140,9 +150,9 @@ class FMGSModel(Model):
         self.register_buffer("run_length", torch.tensor(config.schedule.steps or 0))
         self.objective = Objective.of(all_terms(), config.weights, self._priors(capture))
         self.neighbours = neighbours_of(self.surfels.means)
+        # The viewer sets up both, since the model holds them.
         self.first_view = _first_view(capture, self.poses.transl + joints[0])
-        # Shown by the viewer, since the model holds it.
-        self.light_angle = ViewerSlider("Turn the light", 0.0, 0.0, 360.0, 5.0, disabled=self.light is None)
+        self.stage = PuppetStage(capture, self.canonical, self.poses, self.first_view, self.light is not None)
 
     run_length: Tensor
 
@@ -154,8 +164,7 @@ class FMGSModel(Model):
         avatar = self.pose_avatar(self._pose_id(camera))
         centre = camera.camera_to_worlds[0, :, 3].to(self.device)
         names = self.objective.modalities if self.training else MODALITIES
-        rendered = render_modalities(avatar, self.shade(avatar, centre), view, names, self.config.coordinated)
-        outputs = compose_outputs(rendered, view, self.kwargs["metadata"]["background"])
+        outputs = self.render(avatar, self.shade(avatar, centre), view, names)
         return outputs | {"avatar": avatar} if self.training else draw_outputs(outputs)
 
     def pose_avatar(self, pose_id: int) -> Avatar:
@@ -186,17 +195,25 @@ class FMGSModel(Model):
         T = blend(W, B)
         return Avatar(surfels, T, self.surfels.opacities, self.V_c(), residual.z_g, Z_p, self.distilled())
 
-    def shade(self, avatar: Avatar, camera_centre: Float[Tensor, "3"]) -> Float[Tensor, "N 3"]:
-        """RGB of every surfel as this camera sees it (Eq. 7), under the light if there is one."""
+    def shade(
+        self, avatar: Avatar, camera_centre: Float[Tensor, "3"], light_angle: float = 0.0
+    ) -> Float[Tensor, "N 3"]:
+        """RGB of every surfel as this camera sees it (Eq. 7), under the light if there is one, turned by degrees."""
         posed = pose_surfels(avatar.canonical, avatar.opacities, avatar.T, OPEN)
         d_hat = canonical_direction(avatar.T[:, :, :3], posed.means - camera_centre)
         colour = self.appearance(avatar.f_c, avatar.z_g, avatar.Z_p, d_hat)
         if self.light is None:
             return colour
         normal = normalize(torch.linalg.cross(posed.tangents[..., 0], posed.tangents[..., 1]), dim=-1)
-        if self.light_angle.value:
-            normal = turn(normal, normal.new_tensor(self.first_view.up), -math.radians(self.light_angle.value))
+        if light_angle:
+            normal = turn(normal, normal.new_tensor(self.first_view.up), -math.radians(light_angle))
         return colour * self.light(normal)
+
+    def render(self, avatar: Avatar, rgb: Float[Tensor, "N 3"], camera: Camera, names: Iterable[str]) -> Maps:
+        """Maps of the modalities asked for, the colour's among them (`compose_outputs`)."""
+        config, background = self.config, self.kwargs["metadata"]["background"]
+        rendered = render_modalities(avatar, rgb, camera, names, config.rendering, config.coordinated)
+        return compose_outputs(rendered, camera, background)
 
     def get_loss_dict(
         self, outputs: dict[str, Any], batch: dict[str, Tensor], metrics_dict: dict[str, Tensor] | None = None
@@ -268,8 +285,14 @@ class FMGSModel(Model):
 
     @torch.no_grad()
     def get_outputs_for_camera(self, camera: Cameras, obb_box: OrientedBox | None = None) -> dict[str, Tensor]:
-        """Render every map for evaluation and viewer. The avatar is one object: a crop box has nothing to cut."""
-        return self.get_outputs(camera.to(self.device))
+        """Render every map for evaluation and viewer. The avatar is one object: a crop box has nothing to cut.
+
+        Cameras of the capture name their instant; those of a viewer see what people have put on its stage.
+        """
+        camera = camera.to(self.device)
+        if camera.metadata and "pose_id" in camera.metadata:
+            return self.get_outputs(camera)
+        return self.stage.render(self, _camera(camera), camera.camera_to_worlds[0, :, 3], self._pose_id(camera))
 
     def get_metrics_dict(self, outputs: dict[str, Any], batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Training metrics and the weights of the losses, for the log."""

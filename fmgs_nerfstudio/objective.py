@@ -143,11 +143,11 @@ def _normal_prior(step: Step) -> Float[Tensor, ""]:
 
 
 def _covariance_isometry(step: Step) -> Float[Tensor, ""]:
-    template = step.template.frames[..., :2] * step.template.scales[:, None]
+    template = step.template.axes * step.template.scales[:, None]
     return losses.covariance_isometry_loss(_covariance(template), _covariance(step.posed.tangents), step.neighbours)
 
 
-def _covariance(tangents: Float[Tensor, "N 3 2"]) -> Float[Tensor, "N 3 3"]:
+def _covariance(tangents: Float[Tensor, "N 3 S"]) -> Float[Tensor, "N 3 3"]:
     return torch.bmm(tangents, tangents.transpose(1, 2))
 
 

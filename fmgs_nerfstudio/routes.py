@@ -42,10 +42,10 @@ OPEN = Route(position=True, orientation=True, shape=True)
 
 
 class PosedSurfels(NamedTuple):
-    """Surfels in the observed world, metres: `tangents` holds s_u t_u and s_v t_v as columns."""
+    """Surfels in the observed world, metres: `tangents` has the columns s_u t_u, s_v t_v, of 3D Gaussians s_w t_w."""
 
     means: Float[Tensor, "N 3"]
-    tangents: Float[Tensor, "N 3 2"]
+    tangents: Float[Tensor, "N 3 S"]
     opacities: Float[Tensor, "N"]
 
 
@@ -60,7 +60,7 @@ def pose_surfels(
     means = torch.bmm(linear, surfels.means[..., None])[..., 0] + T[:, :, 3]
     if not route.position:
         means, linear = means.detach(), linear.detach()
-    tangents = torch.bmm(linear, surfels.frames[:, :, :2])
+    tangents = torch.bmm(linear, surfels.axes)
     if not route.orientation:
         tangents = tangents.detach()
     scales = surfels.scales if route.shape else surfels.scales.detach()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -13,12 +13,18 @@ from torch import Tensor, nn
 class Surfels(NamedTuple):
     """Surfels in canonical space, metres.
 
-    `frames` holds [t_u, t_v, t_w] as columns, `scales` the standard deviations along t_u and t_v.
+    `frames` holds [t_u, t_v, t_w] as columns, `scales` the standard deviations along the first S of them: two, of 3D
+    Gaussians three.
     """
 
     means: Float[Tensor, "N 3"]
     frames: Float[Tensor, "N 3 3"]
-    scales: Float[Tensor, "N 2"]
+    scales: Float[Tensor, "N S"]
+
+    @property
+    def axes(self) -> Float[Tensor, "N 3 S"]:
+        """Unit vectors along which `scales` are."""
+        return self.frames[:, :, : self.scales.shape[1]]
 
 
 def bind_to_faces(vertices: Float[Tensor, "V 3"], faces: Int[Tensor, "N 3"], size: float) -> Surfels:
@@ -77,12 +83,17 @@ class SurfelsConfig:
     """Opacity; a low one lets the far side shine through before the near side closes."""
     guided: bool = True
     """Bound to the mesh and moved by the geometry field (Eq. 4-6); off: each free for itself, to ablate the mesh."""
+    kind: Literal["2d", "3d"] = "2d"
+    """Surfels, or 3D Gaussians to ablate them: on CUDA only, not `guided`, and best `rendering.two_sided`."""
 
 
 class MeshSurfels(nn.Module):
     """Canonical surfels. Learned are a log-scale offset and an opacity logit; centre and frame are the mesh's.
 
-    Those that are not `guided` start alike, and learn centre and rotation too.
+    Those that are not `guided` start alike, and learn centre and rotation too. 3D Gaussians start half as thick as
+    their surfel is wide.
+
+    Raises ValueError if 3D Gaussians are asked for where there can be none.
     """
 
     means: Tensor
@@ -92,9 +103,12 @@ class MeshSurfels(nn.Module):
     def __init__(self, config: SurfelsConfig, vertices: Float[Tensor, "V 3"], faces: Int[Tensor, "N 3"]) -> None:
         super().__init__()
         bound = bind_to_faces(vertices, faces, config.size)
+        if config.kind == "3d":
+            _check_3d(config)
+            bound = bound._replace(scales=torch.cat([bound.scales, bound.scales.amin(1, keepdim=True) / 2], dim=1))
         for name, value in bound._asdict().items():
             self.register_buffer(name, value)
-        self.log_scale = nn.Parameter(torch.zeros(len(faces), 2))
+        self.log_scale = nn.Parameter(torch.zeros_like(bound.scales))
         self.opacity_logit = nn.Parameter(torch.full((len(faces),), config.opacity).logit())
         self.free = nn.ParameterDict() if config.guided else _free_parameters(len(faces))
 
@@ -112,6 +126,13 @@ class MeshSurfels(nn.Module):
             return Surfels(self.means, self.frames, scales)
         frames = torch.bmm(self.frames, rotation_exp(self.free["rotations"]))
         return Surfels(self.means + self.free["centres"], frames, scales)
+
+
+def _check_3d(config: SurfelsConfig) -> None:
+    if config.guided:
+        raise ValueError("surfels.kind 3d: no mesh guides 3D Gaussians; add --pipeline.model.surfels.guided False")
+    if not torch.cuda.is_available():
+        raise ValueError("surfels.kind 3d: gsplat renders 3D Gaussians on CUDA only, and there is no CUDA device here")
 
 
 def _free_parameters(count: int) -> nn.ParameterDict:

@@ -19,6 +19,7 @@ from typing import Annotated
 
 import cv2
 import numpy as np
+import torch
 import tyro
 from rich.console import Console
 
@@ -29,8 +30,14 @@ def _without(*terms: str) -> tuple[str, ...]:
     return tuple(flag for term in terms for flag in (f"--pipeline.model.weights.{term}", "0"))
 
 
+TWO_SIDED = ("--pipeline.model.rendering.two-sided", "True")
 FREE = ("--pipeline.model.surfels.guided", "False")
 PRIORS = ("d", "sn", "n", "tv", "s", "reg")
+STRONG = tuple(
+    flag
+    for term, weight in {"d": 0.2, "sn": 0.2, "n": 0.5, "s": 1}.items()
+    for flag in (f"--pipeline.model.weights.{term}", str(weight))
+)
 FULL = "+ L_s: full method"
 ROWS: dict[str, tuple[str, ...]] = {
     # Table 3, one prior after the other
@@ -41,17 +48,24 @@ ROWS: dict[str, tuple[str, ...]] = {
     FULL: (),
     # Fig. 5
     "uncoordinated": ("--pipeline.model.coordinated", "False"),
-    # Fig. 3: 2D Gaussians that no mesh guides
-    "unguided": (*FREE, *_without(*PRIORS)),
+    # where its conflict should show, if anywhere: priors that outweigh the colours
+    "priors x10": STRONG,
+    "priors x10, uncoordinated": (*STRONG, "--pipeline.model.coordinated", "False"),
+    # Fig. 3: Gaussians that no mesh guides, drawn from both sides as 3DGS and 2DGS do
+    "3D Gaussians": (*FREE, *TWO_SIDED, *_without(*PRIORS), "--pipeline.model.surfels.kind", "3d"),
+    "unguided": (*FREE, *TWO_SIDED, *_without(*PRIORS)),
     "unguided, priors": FREE,
     # one part away
     "Z_p of another frame": ("--pipeline.model.latent-shift", "37"),
     "skinning frozen": ("--optimizers.skinning.optimizer.lr", "0"),
     "poses not refined": ("--pipeline.model.refine-poses", "False"),
     "no residual": ("--pipeline.model.schedule.residual-start", "2"),
-    # beyond the paper
+    # beyond the paper; the first two are the default
+    "two-sided": TWO_SIDED,
+    "no supersampling": ("--pipeline.model.rendering.supersampling", "1"),
     "light": ("--pipeline.model.light.kind", "sh"),
 }
+NEED_CUDA = {"3D Gaussians"}
 COLUMNS = {
     "psnr": ("PSNR", 2),
     "ssim": ("SSIM", 4),
@@ -65,7 +79,7 @@ COLUMNS = {
     "seconds": ("time [s]", 0),
 }
 PANELS = {
-    "fig3": ("unguided", "unguided, priors", FULL),
+    "fig3": ("3D Gaussians", "unguided", "unguided, priors", FULL),
     "fig5": ("uncoordinated", FULL),
 }
 
@@ -92,10 +106,13 @@ def main(ablation: Ablation) -> None:
     if unknown := [row for row in ablation.rows if row not in ROWS]:
         sys.exit(f"error: there is no row {unknown[0]!r}; rows: {', '.join(ROWS)}")
     console, out = Console(), ablation.out.resolve()
+    left_out = set() if torch.cuda.is_available() else NEED_CUDA
+    for row in left_out.intersection(ablation.rows):
+        console.print(f"Leaving out {row}: needs CUDA, and there is no CUDA device here")
     out.mkdir(parents=True, exist_ok=True)
     steps = _steps(ablation, out, console)
     for seed in ablation.seeds:
-        for row in ablation.rows:
+        for row in [row for row in ablation.rows if row not in left_out]:
             folder = _folder(out, row, seed)
             if (folder / "row.json").exists():
                 console.print(f"Reusing {folder}")
@@ -104,7 +121,7 @@ def main(ablation: Ablation) -> None:
             _train_and_evaluate(ablation.data.resolve(), folder, row, seed, steps)
     _write_tables(out, ablation.seeds, console)
     for name, rows in PANELS.items():
-        _write_panel(out, out / f"{name}.png", rows, ablation.seeds[0])
+        _write_panel(out, out / f"{name}.png", [row for row in rows if row not in left_out], ablation.seeds[0])
 
 
 def _steps(ablation: Ablation, out: Path, console: Console) -> int:
@@ -208,7 +225,7 @@ def _write_tables(out: Path, seeds: list[int], console: Console) -> None:
     console.print(f"{out / 'table.md'}, {out / 'table.csv'}", soft_wrap=True)
 
 
-def _write_panel(out: Path, path: Path, rows: tuple[str, ...], seed: int, count: int = 2) -> None:
+def _write_panel(out: Path, path: Path, rows: list[str], seed: int, count: int = 2) -> None:
     """Truth, RGB, normal, depth normal, semantics of a few held-out views, one line per row and view."""
     lines = []
     for i in range(count):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import ablation
 import pytest
+import torch
 import tyro
 from nerfstudio.configs.method_configs import AnnotatedBaseConfigUnion
 
@@ -42,3 +44,16 @@ def test_seeds_are_averaged_and_their_spread_shown() -> None:
     cells = list(ablation._cells([{"psnr": 26.0}, {"psnr": 28.0}]))
     assert cells[0] == "27.00 ± 1.41"
     assert cells[1] == ""
+
+
+@pytest.mark.parametrize("cuda", [False, True])
+def test_rows_that_need_cuda_are_left_out_without(
+    cuda: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(ablation, "_train_and_evaluate", lambda data, folder, row, seed, steps: trained.append(row))
+    rows = ["3D Gaussians", "unguided"]
+    ablation.main(ablation.Ablation(tmp_path, out=tmp_path / "out", steps=1, rows=rows))
+    assert trained == (rows if cuda else ["unguided"])
+    assert ("Leaving out 3D Gaussians" in capsys.readouterr().out) == (not cuda)

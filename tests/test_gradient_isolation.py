@@ -18,7 +18,7 @@ from fmgs_nerfstudio.modalities import MODALITIES, Modality, all_terms
 from fmgs_nerfstudio.model import FMGSModel, FMGSModelConfig
 from fmgs_nerfstudio.objective import Objective, Step, Term
 from fmgs_nerfstudio.priors.classes import NUM_CLASSES
-from fmgs_nerfstudio.rendering import Camera, Layer, rasterize
+from fmgs_nerfstudio.rendering import Camera, Layer, rasterize_finer
 from fmgs_nerfstudio.routes import Route
 
 # Which groups each loss reaches; a shared part is reached through the allowed heads only. Columns as in the table of
@@ -105,10 +105,10 @@ def test_the_fused_pass_has_the_gradients_of_one_plain_render_per_modality(
     fused = gradients(model)
     assert all(gradient.isfinite().all() for gradient in fused.values())
 
-    def one_by_one(layers: list[Layer], camera: Camera) -> list[torch.Tensor]:
-        return [rasterize([layer], camera)[0] for layer in layers]
+    def one_by_one(layers: list[Layer], camera: Camera, factor: int) -> list[torch.Tensor]:
+        return [rasterize_finer([layer], camera, factor)[0] for layer in layers]
 
-    monkeypatch.setattr("fmgs_nerfstudio.modalities.rasterize", one_by_one)
+    monkeypatch.setattr("fmgs_nerfstudio.modalities.rasterize_finer", one_by_one)
     plain = gradients(model)
     assert fused.keys() == plain.keys()
     for name, expected in plain.items():

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+import torch
+
+from fmgs_nerfstudio.avatar import Avatar
 from fmgs_nerfstudio.modalities import all_terms
-from fmgs_nerfstudio.objective import LossWeights, Objective
+from fmgs_nerfstudio.objective import TERMS, LossWeights, Objective, Step
 from fmgs_nerfstudio.priors.maps import Kind
+from fmgs_nerfstudio.surfels import Surfels
 
 
 def test_every_term_has_a_weight_and_the_other_way_round() -> None:
@@ -31,3 +36,20 @@ def test_the_weight_of_the_skinning_loss_falls() -> None:
     weights = LossWeights(skin=10.0, skin_late=0.1, skin_until=0.1)
     assert weights.at(0.05)["L_skin"] == 10.0
     assert weights.at(0.2)["L_skin"] == 0.1
+
+
+@pytest.mark.parametrize("scales", [2, 3])
+def test_covariances_are_those_of_surfels_and_of_3d_gaussians(scales: int) -> None:
+    """L_iso_cov by its formula: R S^2 R^T before, T R S^2 R^T T^T after, distances over the upper triangle."""
+    frames, _ = torch.linalg.qr(torch.randn(10, 3, 3))
+    surfels = Surfels(torch.zeros(10, 3), frames, torch.rand(10, scales))
+    T, neighbours, none = torch.randn(10, 3, 4), torch.arange(10).roll(1)[:, None], torch.zeros(0)
+    avatar = Avatar(surfels, T, torch.ones(10), none, none, none, {})
+    step = Step({}, {}, avatar, surfels, neighbours, lambda: (none, none), torch.Generator(), 0.0)
+    squared = torch.nn.functional.pad(surfels.scales**2, (0, 3 - scales))
+    before = frames @ torch.diag_embed(squared) @ frames.mT
+    after = T[..., :3] @ before @ T[..., :3].mT
+    row, column = torch.triu_indices(3, 3)
+    distances = [(x - x.roll(1, 0))[:, row, column].norm(dim=-1) for x in (before, after)]
+    expected = (distances[0] - distances[1]).abs().mean()
+    assert torch.allclose(TERMS["L_iso_cov"].compute(step), expected, atol=1e-5)

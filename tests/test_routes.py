@@ -69,3 +69,16 @@ def test_depth_moves_T_through_positions_alone() -> None:
     leaves = Leaves()
     (by_means,) = torch.autograd.grad(leaves.posed("colour").means.sum(), leaves.T)
     assert torch.equal(by_route, by_means)
+
+
+def test_3d_gaussians_are_posed_with_all_three_axes() -> None:
+    """T Sigma T^T, whatever the axes."""
+    generator = torch.Generator().manual_seed(0)
+    frames, _ = torch.linalg.qr(torch.randn(N, 3, 3, generator=generator))
+    scales = torch.rand(N, 3, generator=generator)
+    T = torch.randn(N, 3, 4, generator=generator)
+    gaussians = Surfels(torch.zeros(N, 3), frames, scales)
+    for route in ROUTES.values():
+        tangents = pose_surfels(gaussians, torch.ones(N), T, route).tangents
+        expected = T[..., :3] @ frames @ torch.diag_embed(scales**2) @ frames.mT @ T[..., :3].mT
+        assert torch.allclose(tangents @ tangents.mT, expected, atol=1e-4)

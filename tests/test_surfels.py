@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -60,3 +61,24 @@ def test_learned_parts_start_neutral() -> None:
     assert torch.allclose(surfels.opacities, torch.full((50,), 0.9))
     assert torch.equal(surfels().scales, bind_to_faces(TRIANGLES.view(-1, 3), FACES, 0.5).scales)
     assert {name for name, _ in surfels.named_parameters()} == {"log_scale", "opacity_logit"}
+
+
+def test_3d_gaussians_are_free_and_have_three_scales(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    gaussians = MeshSurfels(SurfelsConfig(guided=False, kind="3d"), TRIANGLES.view(-1, 3), FACES)
+    start, bound = gaussians(), bind_to_faces(TRIANGLES.view(-1, 3), FACES, 0.7)
+    assert torch.equal(start.scales[:, :2], bound.scales)
+    assert torch.equal(start.scales[:, 2], bound.scales.amin(1) / 2)
+    assert start.axes.shape == (50, 3, 3)
+    start.scales.sum().backward()
+    assert gaussians.log_scale.grad is not None
+    assert torch.allclose(gaussians.log_scale.grad, start.scales)
+
+
+@pytest.mark.parametrize(("cuda", "guided", "said"), [(True, True, "guided False"), (False, False, "no CUDA device")])
+def test_3d_gaussians_where_there_can_be_none(
+    cuda: bool, guided: bool, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    with pytest.raises(ValueError, match=said):
+        MeshSurfels(SurfelsConfig(guided=guided, kind="3d"), TRIANGLES.view(-1, 3), FACES)

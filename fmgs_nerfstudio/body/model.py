@@ -18,6 +18,11 @@ from torch import Tensor
 from fmgs_nerfstudio.body.unpickle import read_pickle
 
 N_JOINTS = 24
+JOINT_NAMES = (
+    "pelvis", "left_hip", "right_hip", "spine1", "left_knee", "right_knee", "spine2", "left_ankle", "right_ankle",
+    "spine3", "left_foot", "right_foot", "neck", "left_collar", "right_collar", "head", "left_shoulder",
+    "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist", "left_hand", "right_hand",
+)  # fmt: skip
 # smplx annotates its functions with a NewType that no torch tensor satisfies.
 _smplx: Any = smplx.lbs
 _KEYS = ("v_template", "f", "shapedirs", "posedirs", "J_regressor", "weights", "kintree_table")

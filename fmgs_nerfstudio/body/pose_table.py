@@ -47,3 +47,8 @@ class PoseTable(nn.Module):
         total = torch.stack([self.corrections[other] * weight for other, weight in zip(around, weights, strict=True)])
         d_pose, d_transl = (total.sum(0) / sum(weights)).split([72, 3])
         return pose + d_pose, transl + d_transl
+
+    def all(self) -> tuple[Float[Tensor, "P 72"], Float[Tensor, "P 3"]]:
+        """Every instant, corrected."""
+        poses, transl = zip(*(self(pose_id) for pose_id in range(len(self.pose))), strict=True)
+        return torch.stack(poses), torch.stack(transl)

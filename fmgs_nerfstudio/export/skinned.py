@@ -15,17 +15,12 @@ from jaxtyping import Float, Int
 from scipy.spatial.transform import Rotation
 
 from fmgs_nerfstudio.body.canonical import CanonicalBody, star_pose
-from fmgs_nerfstudio.body.model import N_JOINTS
+from fmgs_nerfstudio.body.model import JOINT_NAMES, N_JOINTS
 from fmgs_nerfstudio.export.gltf import Buffer, write_glb
 from fmgs_nerfstudio.export.surface import LearnedMesh
 from fmgs_nerfstudio.motion.motion import Motion
 from fmgs_nerfstudio.priors.classes import CLASSES
 
-JOINT_NAMES = (
-    "pelvis", "left_hip", "right_hip", "spine1", "left_knee", "right_knee", "spine2", "left_ankle", "right_ankle",
-    "spine3", "left_foot", "right_foot", "neck", "left_collar", "right_collar", "head", "left_shoulder",
-    "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist", "left_hand", "right_hand",
-)  # fmt: skip
 _INFLUENCES = 4
 _UP = np.array([0.0, 1.0, 0.0])
 _MESH_NODE, _FIRST_JOINT = 0, 1

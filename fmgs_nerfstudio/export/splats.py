@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import numpy as np
@@ -27,14 +26,14 @@ def write_splats(surfels: PosedSurfels, sh: Float[Tensor, "N K 3"], path: Path) 
     axes, scales = principal_axes(surfels.tangents)
     quaternions = np.roll(Rotation.from_matrix(axes.numpy(force=True)).as_quat(), 1, axis=1)
     opacities = surfels.opacities.clamp(1e-6, 1 - 1e-6).logit()
-    thin = torch.full_like(opacities[:, None], math.log(THICKNESS))
+    thin = scales.new_full((len(scales), 3 - scales.shape[1]), THICKNESS)
     columns = {
         ("x", "y", "z"): surfels.means,
         ("nx", "ny", "nz"): axes[..., 2],
         ("f_dc_0", "f_dc_1", "f_dc_2"): sh[:, 0],
         tuple(f"f_rest_{i}" for i in range(3 * (sh.shape[1] - 1))): sh[:, 1:].transpose(1, 2).flatten(1),
         ("opacity",): opacities[:, None],
-        ("scale_0", "scale_1", "scale_2"): torch.cat([scales.clamp_min(1e-9).log(), thin], dim=1),
+        ("scale_0", "scale_1", "scale_2"): torch.cat([scales.clamp_min(1e-9), thin], dim=1).log(),
         ("rot_0", "rot_1", "rot_2", "rot_3"): torch.from_numpy(quaternions),
     }
     values = torch.cat([value.detach().cpu().float() for value in columns.values()], dim=1).numpy()
@@ -45,10 +44,11 @@ def write_splats(surfels: PosedSurfels, sh: Float[Tensor, "N K 3"], path: Path) 
         temporary.write_bytes("\n".join(header).encode() + values.astype("<f4").tobytes())
 
 
-def principal_axes(tangents: Float[Tensor, "N 3 2"]) -> tuple[Float[Tensor, "N 3 3"], Float[Tensor, "N 2"]]:
+def principal_axes(tangents: Float[Tensor, "N 3 S"]) -> tuple[Float[Tensor, "N 3 3"], Float[Tensor, "N S"]]:
     """The rotation [t_u, t_v, t_w] and the scales of the same surfel: tangents of Eq. 12 need not be orthogonal.
 
-    A surfel is what its M M^T says, M = [s_u t_u, s_v t_v]; the left singular vectors of M are the ellipse's axes.
+    A surfel is what its M M^T says, M = [s_u t_u, s_v t_v]; the left singular vectors of M are the ellipse's axes. So
+    it is with a 3D Gaussian's three.
     """
     U, scales, Vh = torch.linalg.svd(tangents, full_matrices=False)
     # A reflection in (u, v) would turn the surfel over.

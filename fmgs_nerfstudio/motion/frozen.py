@@ -12,7 +12,7 @@ from torch import Tensor
 from fmgs_nerfstudio.avatar import Avatar
 from fmgs_nerfstudio.fields.geometry import GeometryResidual
 from fmgs_nerfstudio.fields.skinning import blend
-from fmgs_nerfstudio.modalities import MODALITIES, Maps, compose_outputs, render_modalities
+from fmgs_nerfstudio.modalities import MODALITIES, Maps
 from fmgs_nerfstudio.model import FMGSModel
 from fmgs_nerfstudio.motion.motion import Motion
 from fmgs_nerfstudio.motion.readers import of_capture
@@ -58,8 +58,7 @@ class FrozenAvatar:
     def own_motion(self, fps: float | None = None) -> Motion:
         """The capture's poses, those of training as training refined them."""
         motion = of_capture(self.model.kwargs["metadata"]["capture"], fps)
-        refined = [self.model.poses(pose_id) for pose_id in range(len(motion))]
-        poses, transl = (torch.stack(column).numpy(force=True).astype(float) for column in zip(*refined, strict=True))
+        poses, transl = (column.numpy(force=True).astype(float) for column in self.model.poses.all())
         return dataclasses.replace(motion, poses=poses, transl=transl)
 
     @torch.inference_mode()
@@ -88,8 +87,8 @@ class FrozenAvatar:
         residual = self.model.geometry(self.f_g, Z_p)
         if self.model.surfels.guided:
             return residual
-        still = {name: torch.zeros_like(getattr(residual, name)) for name in ("delta_d", "delta_s", "delta_r")}
-        return residual._replace(**still)
+        still = {"delta_d": residual.delta_d, "delta_s": self.surfels.scales, "delta_r": residual.delta_r}
+        return residual._replace(**{name: torch.zeros_like(like) for name, like in still.items()})
 
     def _posed(self, B: Float[Tensor, "24 4 4"], Z_p: Float[Tensor, "16"]) -> Avatar:
         residual = self._residual(Z_p)
@@ -109,8 +108,7 @@ class FrozenAvatar:
         """Output maps of the modalities asked for, the colour's always among them, as people see them."""
         names = ["colour", *(name for name in names if name != "colour")]
         R, t = camera.viewmat[:3, :3], camera.viewmat[:3, 3]
-        rendered = render_modalities(avatar, self.model.shade(avatar, -R.T @ t), camera, names)
-        maps = compose_outputs(rendered, camera, self.model.kwargs["metadata"]["background"])
+        maps = self.model.render(avatar, self.model.shade(avatar, -R.T @ t), camera, names)
         for name in names:
             maps = MODALITIES[name].draw(maps)
         return maps

@@ -19,7 +19,7 @@ _TILE = 16
 _NATIVE_CHANNELS = (1, 2, 3, 4, 8, 16, 32, 64)
 
 
-def _check_backend() -> None:
+def check_backend() -> None:
     """Import gsplat's kernels (the first time, its nvcc build takes minutes).
 
     Raises RuntimeError if gsplat has none: 1.4 would go on to an AttributeError of None.
@@ -40,16 +40,23 @@ def radii(projection: Projection, opacities: Float[Tensor, "N"], camera: Camera)
     return torch.where((lower < upper).all(dim=1), reach.ceil(), 0.0).int()
 
 
+def _project(means: Float[Tensor, "N 3"], tangents: Float[Tensor, "N 3 2"], camera: Camera) -> Projection:
+    """`project` in float64, rounded once at its end: edge-on surfels need it (alpha to 3e-5 instead of 1e-4)."""
+    exact = Camera(camera.viewmat.double(), camera.K.double(), camera.width, camera.height)
+    M, means2d, depths, valid = project(means.double(), tangents.double(), exact)
+    return Projection(M.to(means.dtype), means2d.to(means.dtype), depths.to(means.dtype), valid)
+
+
 def rasterize_cuda(layers: Sequence[Layer], camera: Camera) -> list[Float[Tensor, "H W C"]]:
     """Composite layer by layer; layers with the same means and tangents share a projection, all share the tiles."""
-    _check_backend()
+    check_backend()
     from gsplat.cuda._wrapper import isect_offset_encode, isect_tiles, rasterize_to_pixels_2dgs
 
     projections: dict[tuple[int, int], Projection] = {}
     for layer in layers:
         key = id(layer.means), id(layer.tangents)
         if key not in projections:
-            projections[key] = project(layer.means, layer.tangents, camera)
+            projections[key] = _project(layer.means, layer.tangents, camera)
 
     first = next(iter(projections.values()))
     tiles_x, tiles_y = -(-camera.width // _TILE), -(-camera.height // _TILE)

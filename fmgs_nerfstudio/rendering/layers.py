@@ -19,8 +19,8 @@ class Layer(NamedTuple):
 
     means: Float[Tensor, "N 3"]
     """Centres in the world, metres."""
-    tangents: Float[Tensor, "N 3 2"]
-    """Columns s_u t_u and s_v t_v in the world, metres; they need not be orthogonal."""
+    tangents: Float[Tensor, "N 3 S"]
+    """Columns s_u t_u and s_v t_v in the world, metres; they need not be orthogonal. 3D Gaussians have a third."""
     opacities: Float[Tensor, "N"]
     values: Float[Tensor, "N C"]
     """Anything that blends: colours, a one for alpha, depths, normals, logits."""
@@ -47,3 +47,8 @@ class Camera:
         viewmat[:3, :3] = rotation.T
         viewmat[:3, 3] = -rotation.T @ camera_to_world[:3, 3]
         return cls(viewmat, rotation.new_tensor([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]), width, height)
+
+    def finer(self, factor: int) -> Camera:
+        """The same view with `factor` pixels for each, along both axes."""
+        K = self.K * self.K.new_tensor([factor, factor, 1])[:, None]
+        return Camera(self.viewmat, K, self.width * factor, self.height * factor)

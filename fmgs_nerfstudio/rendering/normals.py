@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -29,7 +29,13 @@ def depth_to_normal(depth: Float[Tensor, "H W"], camera: Camera) -> Float[Tensor
     return F.pad(torch.where(whole[..., None], normals, 0.0), (0, 0, 1, 1, 1, 1))
 
 
-def surfel_normals(tangents: Float[Tensor, "N 3 2"], camera: Camera) -> Float[Tensor, "N 3"]:
+def faces_camera(means: Float[Tensor, "N 3"], tangents: Float[Tensor, "N 3 S"], camera: Camera) -> Bool[Tensor, "N"]:
+    """Which surfels show the camera their outer side, t_u x t_v; in the world."""
+    to_surfel = means + camera.viewmat[:3, 3] @ camera.viewmat[:3, :3]
+    return (torch.linalg.cross(tangents[..., 0], tangents[..., 1]) * to_surfel).sum(-1) < 0
+
+
+def surfel_normals(tangents: Float[Tensor, "N 3 S"], camera: Camera) -> Float[Tensor, "N 3"]:
     """Unit normals t_u x t_v, the outer side of the mesh.
 
     Those that face away are not turned towards the camera, as 2DGS does for surfels without an outer side: along a

@@ -9,15 +9,21 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from fmgs_dataparsers.parser import FMGSDataParserConfig
 from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.data.scene_box import SceneBox
 from small_avatar import small_avatar
-from zju_capture import SIZE
+from zju_capture import SIZE, write_capture
 
 from fmgs_nerfstudio.cli import animate
+from fmgs_nerfstudio.cli.export import write_posed_splats
 from fmgs_nerfstudio.evaluation.runs import Run, RunError, find_config
+from fmgs_nerfstudio.export.surface import learned_mesh
+from fmgs_nerfstudio.model import FMGSModelConfig
 from fmgs_nerfstudio.motion.frozen import FrozenAvatar
 from fmgs_nerfstudio.rendering import Camera
 from fmgs_nerfstudio.routes import OPEN, pose_surfels
+from fmgs_nerfstudio.surfels import SurfelsConfig
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +67,26 @@ def test_renders_as_the_model_does(frozen: FrozenAvatar) -> None:
         assert (maps[name] - expected[name]).abs().mean() < 2e-3, name
     assert (maps["semantics"] == expected["semantics"]).float().mean() > 0.98
     assert set(frozen.render(frozen.pose(*model.poses(2)), view, ())) == {"rgb", "accumulation"}
+
+
+@torch.no_grad()
+def test_free_3d_gaussians_are_posed_and_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They need a card to be rendered, but none to be posed or exported."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    write_capture(tmp_path / "CoreView_1")
+    metadata = FMGSDataParserConfig(data=tmp_path / "CoreView_1").setup().get_dataparser_outputs("train").metadata
+    config = FMGSModelConfig(n_vertices=6890, surfels=SurfelsConfig(guided=False, kind="3d"))
+    model = config.setup(scene_box=SceneBox(torch.eye(3)[:2]), num_train_data=3, metadata=metadata).eval()
+    frozen = FrozenAvatar(model)
+    fast, slow = frozen.pose(*model.poses(1)), model.pose_avatar_at(*model.poses(1))
+    gaussians = [pose_surfels(avatar.canonical, avatar.opacities, avatar.T, OPEN) for avatar in (fast, slow)]
+    assert gaussians[0].tangents.shape[1:] == (3, 3)
+    assert torch.allclose(gaussians[0].tangents, gaussians[1].tangents, atol=1e-5)
+    write_posed_splats(frozen, fast, tmp_path / "gaussians.ply")
+    assert len(learned_mesh(model, frozen.at_rest()).vertices) == len(model.template.vertices)
+    camera = Camera(torch.eye(4), torch.eye(3), SIZE, SIZE)
+    with pytest.raises(ValueError, match="on CUDA only"):
+        frozen.render(fast, camera, ())
 
 
 def test_clamped_fields_see_nothing_beyond_training(frozen: FrozenAvatar) -> None:

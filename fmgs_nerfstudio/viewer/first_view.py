@@ -1,6 +1,8 @@
-"""What the avatar adds to nerfstudio's viewer."""
+"""Where the viewer opens."""
 
 from __future__ import annotations
+
+import math
 
 import viser
 from jaxtyping import Float
@@ -18,10 +20,12 @@ class FirstView(ViewerControl):
 
     def _setup(self, viewer: Viewer) -> None:
         super()._setup(viewer)
+        self.viser_server.on_client_connect(self.take)
 
-        @self.viser_server.on_client_connect
-        def _(client: viser.ClientHandle) -> None:
-            centre = (self.centre * VISER_NERFSTUDIO_SCALE_RATIO).numpy(force=True)
-            client.camera.up_direction = self.up
-            client.camera.position = centre + (self.towards * VISER_NERFSTUDIO_SCALE_RATIO).numpy(force=True)
-            client.camera.look_at = centre
+    def take(self, client: viser.ClientHandle) -> None:
+        """Put a browser's camera there."""
+        centre = (self.centre * VISER_NERFSTUDIO_SCALE_RATIO).numpy(force=True)
+        client.camera.up_direction = self.up
+        client.camera.position = centre + (self.towards * VISER_NERFSTUDIO_SCALE_RATIO).numpy(force=True)
+        client.camera.look_at = centre
+        client.camera.fov = math.radians(75)  # viser's own

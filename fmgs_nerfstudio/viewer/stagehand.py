@@ -1,0 +1,92 @@
+"""The thread behind the stage: plays motions, and keeps panel and props in the posture of the picture."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from nerfstudio.viewer.render_state_machine import RenderAction
+from nerfstudio.viewer.viewer import Viewer
+
+from fmgs_nerfstudio.viewer.panel import Panel
+from fmgs_nerfstudio.viewer.posture import Posture, joint_frames, local_rotation, next_position
+from fmgs_nerfstudio.viewer.props import Props
+
+if TYPE_CHECKING:
+    from fmgs_nerfstudio.viewer.stage import PuppetStage
+
+_TICK = 1 / 30  # seconds
+# nerfstudio shrinks the picture until it moves at 30 frames per second; where posing alone takes longer, to 30 rows.
+_MOVING_FPS_ON_CPU = 8
+
+
+class Stagehand(threading.Thread):
+    """Renderings may be cut off at any line and must not wait: what follows from them is done here."""
+
+    def __init__(self, stage: PuppetStage, viewer: Viewer) -> None:
+        super().__init__(name="fmgs-stage", daemon=True)
+        self.stage, self.viewer = stage, viewer
+        self.playing, self.position = False, 0.0
+        server = viewer.viser_server
+        vertices, _ = stage.body.body.shape(torch.from_numpy(stage.capture.betas).float())
+        self.props = Props(server, stage.body, vertices.numpy().astype(float), self._turn_with_gizmo)
+        self.panel = Panel(stage, self, self.props, server, viewer.stats_markdown.order + 0.5)
+        self._time = viewer.control_panel.time
+        self._followed: Posture | None = None
+        self._state: tuple[object, ...] = ()
+        # Depth compositing would hide what stands in the person or before nothing. ns-viewer does not ask the run's
+        # configuration, which has it off, and nerfstudio has no other way in.
+        viewer.control_panel._layer_depth.value = False
+
+    def run(self) -> None:
+        last = time.monotonic()
+        while True:
+            time.sleep(_TICK)
+            now = time.monotonic()
+            self.tick(now - last)
+            last = now
+
+    def tick(self, seconds: float) -> None:
+        """What is to be done after so many seconds."""
+        if self.playing:
+            self.position = next_position(self.position, seconds, self.panel.fps.value, self.stage.motion_length)
+            if int(self.position) != self.stage.frame:
+                self.stage.show_frame(int(self.position))
+                self.rerender()
+        if (at := self.viewer.control_panel.time) != self._time:
+            self._time, self.playing, self.stage.source, self.stage.message = at, False, "time slider", ""
+        if self.viewer.get_model().device.type == "cpu":
+            for machine in list(self.viewer.render_statemachines.values()):
+                machine.target_fps = _MOVING_FPS_ON_CPU
+        self.follow()
+
+    def follow(self) -> None:
+        """Panel and props as in the picture."""
+        stage, props, joint = self.stage, self.props, self.panel.selected_joint
+        visible = (props.skeleton.visible, props.mesh.visible, props.gizmo.visible)
+        shown, state = stage.shown, (stage.source, stage.message, joint, self.playing, *visible)
+        if shown is not self._followed or state != self._state:
+            self._followed, self._state = shown, state
+            self.panel.show()
+            props.follow(joint_frames(stage.body, shown), joint)
+
+    def rerender(self) -> None:
+        """Ask for new pictures in all browsers, as the host does when one of its own controls changes."""
+        for machine in list(self.viewer.render_statemachines.values()):
+            machine.action(RenderAction("move", self.viewer.get_camera_state(machine.client)))
+
+    def hide_cameras(self) -> None:
+        """As the host's button does."""
+        if self.viewer.hide_images.visible:
+            self.viewer.set_camera_visibility(False)
+            self.viewer.toggle_cameravis_button()
+
+    def _turn_with_gizmo(self, orientation: Float[np.ndarray, "3 3"]) -> None:
+        self.playing, joint = False, self.panel.selected_joint
+        frames = joint_frames(self.stage.body, self.stage.current())
+        self.stage.turn(joint, local_rotation(frames, self.stage.body.body.parents, joint, orientation))
+        self.rerender()
