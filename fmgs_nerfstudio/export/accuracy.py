@@ -12,7 +12,7 @@ from fmgs_dataparsers.capture import Capture
 from jaxtyping import Float
 from scipy.spatial import KDTree
 
-from fmgs_nerfstudio.export.surface import deform, displaced_vertices
+from fmgs_nerfstudio.export.surface import deform, displaced_surface
 from fmgs_nerfstudio.motion.frozen import FrozenAvatar
 
 POINTS = 20_000
@@ -70,10 +70,10 @@ def geometry_error(avatar: FrozenAvatar, capture: Capture) -> dict[str, dict[str
 @torch.inference_mode()
 def _errors(avatar: FrozenAvatar, pose: tuple[torch.Tensor, torch.Tensor], path: Path) -> list[float]:
     model = avatar.model
-    canonical = displaced_vertices(model, avatar.pose(*pose))
+    canonical, faces = displaced_surface(model, avatar.pose(*pose))
     vertices = deform(canonical, model.skinning(canonical), model.canonical(*pose)[1]).numpy(force=True)
     with np.load(path) as truth, np.load(path.with_name("faces.npz")) as shared:
         true = trimesh.Trimesh(truth["vertices"], shared["faces"], process=False)
-    learned = trimesh.Trimesh(vertices, model.template.faces.numpy(), process=False)
+    learned = trimesh.Trimesh(vertices, faces.numpy(force=True), process=False)
     there, back = Distances.of(learned, true), Distances.of(true, learned)
     return [there.mean, there.p95, back.mean, back.p95]

@@ -1,4 +1,5 @@
-"""The learned surface as a mesh: the template's vertices, displaced, coloured, labelled and skinned by the fields."""
+"""The learned surface as a mesh: the template's vertices and its surfels, one in each face, displaced, coloured,
+labelled and skinned by the fields."""
 
 from __future__ import annotations
 
@@ -45,19 +46,30 @@ def deform(
 
 
 @torch.inference_mode()
-def displaced_vertices(model: FMGSModel, avatar: Avatar) -> Float[Tensor, "V 3"]:
-    """The template's vertices, moved by the mean displacement of the faces around them."""
-    template = model.template.vertices.to(model.device)
-    displacement = avatar.canonical.means - model.surfels.means
-    return template + around(displacement, model.template.faces.to(model.device), len(template))
+def displaced_surface(model: FMGSModel, avatar: Avatar) -> tuple[Float[Tensor, "V 3"], Int[Tensor, "F 3"]]:
+    """Canonical vertices and faces: the template's vertices, moved by the mean displacement of the faces around them,
+    then the surfels' centres, each of which parts its face in three."""
+    template, faces = (value.to(model.device) for value in (model.template.vertices, model.template.faces))
+    centres = avatar.canonical.means
+    corners = template + around(centres - model.surfels.means, faces, len(template))
+    centre = len(template) + torch.arange(len(faces), device=faces.device)
+    a, b, c = faces.unbind(-1)
+    parted = [torch.stack([first, second, centre], dim=-1) for first, second in ((a, b), (b, c), (c, a))]
+    return torch.cat([corners, centres]), torch.cat(parted)
 
 
 @torch.inference_mode()
 def learned_mesh(model: FMGSModel, avatar: Avatar) -> LearnedMesh:
-    """The mesh of an avatar: vertices take the mean of the colours and of the class probabilities around them."""
-    faces, vertices = model.template.faces.to(model.device), displaced_vertices(model, avatar)
-    colours = around(mean_colours(look_around(model, avatar)), faces, len(vertices))
-    shares = around(avatar.distilled["semantics"].values.softmax(-1), faces, len(vertices))
+    """The mesh of an avatar. Colours and class probabilities are the surfels' at their centres, and at the template's
+    vertices the mean of those around."""
+    vertices, faces = displaced_surface(model, avatar)
+
+    def at_vertices(values: Float[Tensor, "N C"]) -> Float[Tensor, "V C"]:
+        count = len(vertices) - len(values)
+        return torch.cat([around(values, model.template.faces.to(model.device), count), values])
+
+    colours = at_vertices(mean_colours(look_around(model, avatar)))
+    shares = at_vertices(avatar.distilled["semantics"].values.softmax(-1))
     return LearnedMesh(vertices, faces, model.skinning(vertices), colours.clamp(0, 1), shares.argmax(-1))
 
 
