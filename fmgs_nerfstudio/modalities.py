@@ -36,12 +36,26 @@ Values = Callable[[PosedSurfels, Camera], Float[Tensor, "N C"]]
 
 @dataclass(frozen=True)
 class RenderingConfig:
-    """How surfels become pixels."""
+    """How surfels become pixels.
+
+    Tried on the demo (exact poses, 600 steps, other cameras: PSNR, degrees, mm; two-sided, supersampling):
+
+        yes  1   29.51  10.6  16.7   2DGS
+        no   1   29.56   9.4  11.0
+        yes  2   29.84   9.3  13.7
+        no   2   30.01   8.8   8.0   the default; 1.4 times the time of a step
+
+    Raises ValueError where supersampling is not at least 1.
+    """
 
     two_sided: bool = False
     """Draw surfels from their inner side too, as 2DGS does; off: the far side cannot shine through the near one."""
     supersampling: int = 2
     """Rendered pixels for each of the image, along both axes; 1: as 2DGS, with outlines a pixel too wide."""
+
+    def __post_init__(self) -> None:
+        if self.supersampling < 1:
+            raise ValueError(f"rendering.supersampling is {self.supersampling}; expected 1 or more")
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ from fmgs_nerfstudio.surfels import Surfels
 class LossWeights:
     """Weights by the paper's symbols; a term with weight 0 is neither computed nor rendered for.
 
-    The paper leaves d, n, s and reg open. Tried on the demo (exact poses, 600 steps, other cameras: PSNR, degrees, mm):
+    The paper leaves d, n, s and reg open. Tried on the demo (exact poses, 600 steps, other cameras: PSNR, degrees, mm;
+    surfels drawn from both sides and without supersampling):
 
         d .02  sn .02  n .05  tv .02   29.54  10.7  16.5   the default
         d .02  sn .1   n .2   tv 0     29.07  10.6  17.5

@@ -60,7 +60,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "skinning frozen": ("--optimizers.skinning.optimizer.lr", "0"),
     "poses not refined": ("--pipeline.model.refine-poses", "False"),
     "no residual": ("--pipeline.model.schedule.residual-start", "2"),
-    # beyond the paper; the first two are the default
+    # beyond the paper: one part of the default away, or one more
     "two-sided": TWO_SIDED,
     "no supersampling": ("--pipeline.model.rendering.supersampling", "1"),
     "light": ("--pipeline.model.light.kind", "sh"),

@@ -110,7 +110,8 @@ def _pose(avatar: FrozenAvatar, motion: Motion, frame: int | None) -> tuple[Avat
 def write_posed_splats(avatar: FrozenAvatar, posed: Avatar, path: Path, sh_degree: Literal[0, 3] = 3) -> None:
     """The posed avatar's surfels with its colours baked into spherical harmonics.
 
-    Viewers draw both sides of surfels, a pixel for a pixel: `RenderingConfig(two_sided=True, supersampling=1)`.
+    Other programs draw surfels from both sides and without supersampling: a picture of theirs is one of ours with
+    `RenderingConfig(two_sided=True, supersampling=1)`, whatever the avatar was trained with.
     """
     sh = spherical_harmonics_of(look_around(avatar.model, posed), _SH[sh_degree])
     write_splats(pose_surfels(posed.canonical, posed.opacities, posed.T, OPEN), sh, path)

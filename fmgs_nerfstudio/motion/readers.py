@@ -18,6 +18,7 @@ from jaxtyping import Float
 
 from fmgs_nerfstudio.body.unpickle import read_pickle
 from fmgs_nerfstudio.motion.motion import Motion, MotionError, find_metres, find_up
+from fmgs_nerfstudio.priors.maps import PriorsError
 
 Up = Literal["auto", "x", "y", "z", "-x", "-y", "-z"]
 Unit = Literal["auto", "m", "cm", "mm"]
@@ -62,7 +63,7 @@ def read_motion(path: Path, reading: Reading | None = None) -> Motion:
     if path.is_dir():
         try:
             capture = open_capture(path.resolve(), "auto", None, None)
-        except (CaptureError, FileNotFoundError) as error:
+        except (CaptureError, PriorsError, FileNotFoundError) as error:
             raise MotionError(str(error)) from error
         return of_capture(capture, reading.fps)
     if not path.is_file():
@@ -95,7 +96,15 @@ def _arrays(path: Path) -> Mapping[str, Any]:
 
 def _of_arrays(arrays: Mapping[str, Any], path: Path, reading: Reading) -> Motion:
     def first(names: tuple[str, ...]) -> np.ndarray | None:
-        return next((np.asarray(arrays[name], np.float64) for name in names if name in arrays), None)
+        if (name := next((name for name in names if name in arrays), None)) is None:
+            return None
+        try:
+            values = np.atleast_1d(np.asarray(arrays[name], np.float64))
+        except (TypeError, ValueError) as error:
+            raise MotionError(f"{path}: {name} holds something else than numbers: {error}") from error
+        if values.size == 0:
+            raise MotionError(f"{path}: {name} is empty; expected one or more poses")
+        return values
 
     poses = _poses(first, path)
     transl = first(_TRANSL)
@@ -104,8 +113,8 @@ def _of_arrays(arrays: Mapping[str, Any], path: Path, reading: Reading) -> Motio
         raise MotionError(
             f"{path}: {len(poses)} poses need translations of shape ({len(poses)}, 3), not {transl.shape}"
         )
-    if len(poses) == 0 or not (np.isfinite(poses).all() and np.isfinite(transl).all()):
-        raise MotionError(f"{path}: expected one or more finite poses and translations")
+    if not (np.isfinite(poses).all() and np.isfinite(transl).all()):
+        raise MotionError(f"{path}: expected finite poses and translations")
     metres, up, fps = find_metres(transl), None, _DEFAULT_FPS
     if "smpl_scaling" in arrays:  # AIST++: centimetres, by the size of the dancer; y up
         metres, up, fps = 1 / float(np.ravel(arrays["smpl_scaling"])[0]), (0.0, 1.0, 0.0), 60.0

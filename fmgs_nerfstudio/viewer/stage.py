@@ -37,7 +37,8 @@ class PuppetStage(ViewerControl):
     """State of the panel, and how the viewer's pictures are made from it.
 
     Browsers' callbacks write while renderings read, and a rendering may be cut off at any line: so every attribute is
-    immutable and replaced whole, and a rendering reads each once. Training, ns-eval and ns-render never come here.
+    immutable and replaced whole, and a rendering reads each once. Training, ns-eval and `ns-render dataset` never come
+    here; other renderings without a viewer see the stage as it is at first: the capture's poses, untouched.
 
     Attributes:
         source: whose poses are shown: the capture's at the host's time slider, a motion's, or joints turned by hand.
@@ -84,10 +85,10 @@ class PuppetStage(ViewerControl):
 
     def wanted(self, instant: int) -> Posture:
         """What to show while the time slider is at an instant of the capture."""
-        motion, frame = self.motion, self.frame
-        if self.source == "joints":
+        source, motion, frame = self.source, self.motion, self.frame
+        if source == "joints":
             return self.moved
-        if self.source == "time slider":
+        if source == "time slider":
             return self.captured(instant)
         if motion is None:
             return self.captured(min(frame, len(self.capture.poses) - 1))

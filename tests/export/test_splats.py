@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 import trimesh
 from scipy.spatial.transform import Rotation
@@ -77,10 +78,11 @@ def draw(file: dict[str, np.ndarray], camera: Camera) -> torch.Tensor:
     return image
 
 
-def test_the_picture_comes_back(tmp_path: Path) -> None:
+def test_the_picture_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At least 35 dB over the person's pixels from two sides; fewer harmonics, a smaller file and a worse picture."""
     model = small_avatar()
-    model.config.rendering = RenderingConfig(two_sided=True, supersampling=1)  # what viewers do
+    what_viewers_do = RenderingConfig(two_sided=True, supersampling=1)
+    monkeypatch.setattr(model.config, "rendering", what_viewers_do)
     frozen = FrozenAvatar(model)
     posed = frozen.pose(*model.poses(1))
     centre = (posed.T[:, :, :3] @ posed.canonical.means[..., None])[..., 0].mean(0) + posed.T[:, :, 3].mean(0)

@@ -110,11 +110,14 @@ def test_a_file_that_is_no_motion_is_named(tmp_path: Path) -> None:
     np.savez(tmp_path / "sizes.npz", poses=np.zeros((4, 99)), trans=np.zeros((4, 3)))
     np.savez(tmp_path / "lengths.npz", poses=upright(24, "y"), trans=np.zeros((2, 3)))
     np.savez(tmp_path / "nan.npz", poses=np.full((4, 72), np.nan), trans=np.zeros((4, 3)))
+    np.savez(tmp_path / "empty.npz", poses=np.zeros((0, 72)), trans=np.zeros((0, 3)))
+    np.savez(tmp_path / "words.npz", poses=np.array(["a", "b"]))
     (tmp_path / "cut.npz").write_bytes(b"PK\x03\x04 and no more")
     (tmp_path / "text.pkl").write_text("hello")
     for name, said in {
         "other.npz": "AMASS", "sizes.npz": "99 numbers", "lengths.npz": r"\(6, 3\)", "nan.npz": "finite",
-        "cut.npz": "cannot be read", "text.pkl": "cannot be read", "missing.npz": "does not exist",
+        "empty.npz": "is empty", "words.npz": "else than numbers", "cut.npz": "cannot be read",
+        "text.pkl": "cannot be read", "missing.npz": "does not exist",
     }.items():  # fmt: skip
         with pytest.raises(MotionError, match=said) as error:
             read_motion(tmp_path / name)

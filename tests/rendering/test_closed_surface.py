@@ -85,3 +85,8 @@ def test_the_far_side_does_not_show_through_gaps_of_the_near_one() -> None:
         depths[two_sided] = float(maps["depth"][SIZE // 2, SIZE // 2])
     assert depths[False] == pytest.approx(DISTANCE - RADIUS, abs=0.005)
     assert depths[True] > DISTANCE - RADIUS + 0.05
+
+
+def test_a_supersampling_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match="supersampling is 0; expected 1 or more"):
+        RenderingConfig(supersampling=0)

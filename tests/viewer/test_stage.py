@@ -68,7 +68,7 @@ def test_an_untouched_stage_shows_what_the_model_renders(model: FMGSModel, time:
     assert all(torch.equal(shown[name], expected[name]) for name in expected)
 
 
-def test_data_set_cameras_never_see_the_stage(model: FMGSModel, tmp_path: Path) -> None:
+def test_data_set_cameras_never_see_the_stage(model: FMGSModel) -> None:
     before = outputs(model, pose_id=1)
     stage = model.stage
     stage.turn(ELBOW, np.array([0.0, -1.5, 0.0]))
