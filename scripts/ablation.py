@@ -80,7 +80,7 @@ COLUMNS = {
 }
 PANELS = {
     "fig3": ("3D Gaussians", "unguided", "unguided, priors", FULL),
-    "fig5": ("uncoordinated", FULL),
+    "fig5": ("uncoordinated", FULL, "priors x10, uncoordinated", "priors x10"),
 }
 
 
