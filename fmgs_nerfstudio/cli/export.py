@@ -38,8 +38,8 @@ class Export:
     """Write a trained avatar for other programs: avatar_splats.ply, avatar.glb, avatar.obj or avatar.ply.
 
     splats: what splat viewers open; they draw both sides of surfels, and so show a little of the far side unless the
-    avatar was trained with --pipeline.model.rendering.two-sided True; glb: the learned surface with 24 joints, baked colours, parts (attribute _PART)
-    and animations; obj, ply: the mesh with vertex colours.
+    avatar was trained with --pipeline.model.rendering.two-sided True. glb: the learned surface with 24 joints, baked
+    colours, parts (attribute _PART) and animations. obj, ply: the mesh with vertex colours.
     """
 
     run: Annotated[Path, tyro.conf.Positional]
