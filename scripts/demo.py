@@ -37,7 +37,7 @@ class Demo:
     seed: int = 0
     """Seed of person, clothes and motion."""
     steps: int | None = None
-    """Training steps; none: as many as take about five minutes on two cores (ci: half a minute)."""
+    """Training steps; none: as many as take about seven minutes on two cores (ci: half a minute)."""
 
 
 def main(demo: Demo) -> None:
