@@ -17,7 +17,7 @@ from fmgs_nerfstudio.motion.frozen import FrozenAvatar
 
 POINTS = 20_000
 _LONGEST_EDGE = 0.008  # metres
-_CANDIDATES = 16
+_CANDIDATES = 48
 
 
 @dataclass(frozen=True)
