@@ -20,7 +20,7 @@ from fmgs_nerfstudio.rendering import (
     Camera,
     Layer,
     depth_to_normal,
-    faces_camera,
+    facing_away,
     rasterize_finer,
     surfel_normals,
 )
@@ -48,8 +48,9 @@ class RenderingConfig:
     Raises ValueError where supersampling is not at least 1.
     """
 
-    two_sided: bool = False
-    """Draw surfels from their inner side too, as 2DGS does; off: the far side cannot shine through the near one."""
+    backs: float = 0.3
+    """Surfels that face away are drawn up to this cosine between normal and line of sight. 0: none; 1: all, as 2DGS
+    does, where the far side shines through the near one; 0.3: those that round off an outline, 17 degrees behind it."""
     supersampling: int = 2
     """Rendered pixels for each of the image, along both axes; 1: as 2DGS, with outlines a pixel too wide."""
 
@@ -93,7 +94,7 @@ def render_modalities(
     layers = []
     with torch.no_grad():
         posed = pose_surfels(avatar.canonical, avatar.opacities, avatar.T, OPEN)
-        drawn = 1.0 if config.two_sided else faces_camera(posed.means, posed.tangents, camera).float()
+        drawn = (facing_away(posed.means, posed.tangents, camera) <= config.backs).float()
     for name in names:
         modality = MODALITIES[name]
         posed = pose_surfels(avatar.canonical, avatar.opacities, avatar.T, modality.route if coordinated else OPEN)

@@ -84,7 +84,7 @@ class SurfelsConfig:
     guided: bool = True
     """Bound to the mesh and moved by the geometry field (Eq. 4-6); off: each free for itself, to ablate the mesh."""
     kind: Literal["2d", "3d"] = "2d"
-    """Surfels, or 3D Gaussians to ablate them: on CUDA only, not `guided`, and best with `rendering.two-sided`."""
+    """Surfels, or 3D Gaussians to ablate them: on CUDA only, not `guided`, and best with `rendering.backs` at 1."""
 
 
 class MeshSurfels(nn.Module):

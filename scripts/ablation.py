@@ -30,7 +30,7 @@ def _without(*terms: str) -> tuple[str, ...]:
     return tuple(flag for term in terms for flag in (f"--pipeline.model.weights.{term}", "0"))
 
 
-TWO_SIDED = ("--pipeline.model.rendering.two-sided", "True")
+TWO_SIDED = ("--pipeline.model.rendering.backs", "1")
 FREE = ("--pipeline.model.surfels.guided", "False")
 PRIORS = ("d", "sn", "n", "tv", "s", "reg")
 STRONG = tuple(
@@ -61,6 +61,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "poses not refined": ("--pipeline.model.refine-poses", "False"),
     "no residual": ("--pipeline.model.schedule.residual-start", "2"),
     # beyond the paper: one part of the default away, or one more
+    "one-sided": ("--pipeline.model.rendering.backs", "0"),
     "two-sided": TWO_SIDED,
     "no supersampling": ("--pipeline.model.rendering.supersampling", "1"),
     "light": ("--pipeline.model.light.kind", "sh"),

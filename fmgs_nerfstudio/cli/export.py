@@ -19,15 +19,14 @@ from torch import Tensor
 from fmgs_nerfstudio.avatar import Avatar
 from fmgs_nerfstudio.evaluation.runs import RunError, open_run
 from fmgs_nerfstudio.export.accuracy import geometry_error
-from fmgs_nerfstudio.export.baking import look_around, spherical_harmonics_of
+from fmgs_nerfstudio.export.fitting import baked_splats, fit_splats, picture_psnr
 from fmgs_nerfstudio.export.skinned import write_skinned
-from fmgs_nerfstudio.export.splats import write_splats
+from fmgs_nerfstudio.export.splats import Splats, write_splats
 from fmgs_nerfstudio.export.surface import learned_mesh, write_mesh
 from fmgs_nerfstudio.files import atomic_path
 from fmgs_nerfstudio.motion.frozen import FrozenAvatar
 from fmgs_nerfstudio.motion.motion import Motion, MotionError
 from fmgs_nerfstudio.motion.readers import Reading, read_motion
-from fmgs_nerfstudio.routes import OPEN, pose_surfels
 
 FormatName = Literal["splats", "glb", "obj", "ply"]
 _SH = {0: 1, 3: 16}
@@ -37,9 +36,8 @@ _SH = {0: 1, 3: 16}
 class Export:
     """Write a trained avatar for other programs: avatar_splats.ply, avatar.glb, avatar.obj or avatar.ply.
 
-    splats: what splat viewers open; they draw both sides of surfels, and so show a little of the far side unless the
-    avatar was trained with --pipeline.model.rendering.two-sided True. glb: the learned surface with 24 joints, baked
-    colours, parts (attribute _PART) and animations. obj, ply: the mesh with vertex colours.
+    splats: what splat viewers open, fitted to look there as the avatar does here. glb: the learned surface with 24
+    joints, baked colours, parts (attribute _PART) and animations. obj, ply: the mesh with vertex colours.
     """
 
     run: Annotated[Path, tyro.conf.Positional]
@@ -56,6 +54,8 @@ class Export:
     """Of the animations: motions are resampled."""
     sh_degree: Literal[0, 3] = 3
     """Spherical harmonics of the splats; 0: no dependence on the view, a quarter of the size."""
+    splat_steps: int = 600
+    """Steps that fit the splats to our pictures, since other programs draw all backs; 0: surfels as they are."""
     clamp_pose_input: bool = False
     """Show the pose-dependent fields nothing beyond what training saw."""
     geometry: bool = True
@@ -81,8 +81,10 @@ def run(export: Export) -> None:
     posed, B = _pose(avatar, placed[0], export.frame)
     name = "avatar" if export.frame is None else f"avatar_{export.frame:06d}"
     if "splats" in export.formats:
-        write_posed_splats(avatar, posed, out / f"{name}_splats.ply", export.sh_degree)
-        print(f"Wrote {out / f'{name}_splats.ply'}")
+        splats = posed_splats(avatar, posed, export.sh_degree, export.splat_steps)
+        write_splats(*splats, out / f"{name}_splats.ply")
+        psnr = picture_psnr(avatar.model, posed, splats)
+        print(f"Wrote {out / f'{name}_splats.ply'}: other programs' pictures are within {psnr:.1f} dB of ours")
     if "glb" in export.formats:
         mesh, path = learned_mesh(avatar.model, avatar.at_rest()), out / "avatar.glb"
         write_skinned(mesh, avatar.model.canonical, [motion.resample(export.fps) for motion in placed], path)
@@ -108,14 +110,16 @@ def _pose(avatar: FrozenAvatar, motion: Motion, frame: int | None) -> tuple[Avat
     return avatar.pose(pose, transl), avatar.model.canonical(pose, transl)[1]
 
 
-def write_posed_splats(avatar: FrozenAvatar, posed: Avatar, path: Path, sh_degree: Literal[0, 3] = 3) -> None:
-    """The posed avatar's surfels with its colours baked into spherical harmonics.
+def posed_splats(avatar: FrozenAvatar, posed: Avatar, sh_degree: Literal[0, 3] = 3, steps: int = 0) -> Splats:
+    """The posed avatar's surfels with colours baked into spherical harmonics, fitted in so many steps.
 
-    Other programs draw surfels from both sides and without supersampling: a picture of theirs is one of ours with
-    `RenderingConfig(two_sided=True, supersampling=1)`, whatever the avatar was trained with.
+    A picture of another program is one of ours with all backs drawn (`RenderingConfig.backs` 1), whatever the avatar
+    was trained with; where it was trained like that, there is nothing to fit.
     """
-    sh = spherical_harmonics_of(look_around(avatar.model, posed), _SH[sh_degree])
-    write_splats(pose_surfels(posed.canonical, posed.opacities, posed.T, OPEN), sh, path)
+    splats = baked_splats(avatar.model, posed, _SH[sh_degree])
+    if steps and avatar.model.config.rendering.backs < 1:
+        splats = fit_splats(avatar.model, posed, splats, steps)
+    return splats
 
 
 def report_geometry(avatar: FrozenAvatar, path: Path) -> None:

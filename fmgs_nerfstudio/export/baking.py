@@ -52,10 +52,14 @@ def mean_colours(seen: Seen) -> Float[Tensor, "N 3"]:
 
 def spherical_harmonics_of(seen: Seen, count: int = 1 + SH_DIM) -> Float[Tensor, "N K 3"]:
     """Weighted least squares by the first K spherical harmonics in the 3DGS format's basis, for colour - 0.5."""
-    signs = seen.directions.new_tensor(_SIGNS)
-    constant = seen.directions.new_full((DIRECTIONS, 1), SH_C0)
-    basis = torch.cat([constant, spherical_harmonics(seen.directions) * signs], dim=1)[:, :count]
+    basis = format_basis(seen.directions)[:, :count]
     squares = (basis[:, :, None] * basis[:, None, :]).flatten(1)
     A = (seen.weights.T @ squares).view(-1, count, count)
     b = torch.einsum("kn,kb,knc->nbc", seen.weights, basis, seen.rgb - 0.5)
     return torch.linalg.solve(A, b)
+
+
+def format_basis(directions: Float[Tensor, "K 3"]) -> Float[Tensor, "K 16"]:
+    """The 3DGS format's spherical harmonics of degree 0 to 3, at unit vectors from the camera."""
+    constant = directions.new_full((len(directions), 1), SH_C0)
+    return torch.cat([constant, spherical_harmonics(directions) * directions.new_tensor(_SIGNS)], dim=1)

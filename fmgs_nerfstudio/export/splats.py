@@ -3,18 +3,38 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 from torch import Tensor
+from torch.nn.functional import normalize
 
+from fmgs_nerfstudio.export.baking import format_basis
 from fmgs_nerfstudio.files import atomic_path
+from fmgs_nerfstudio.rendering import Camera, Layer, rasterize_finer
 from fmgs_nerfstudio.routes import PosedSurfels
 
 THICKNESS = 1e-5
 """Standard deviation across a surfel, metres: programs that know 3D Gaussians only want a third scale."""
+
+
+class Splats(NamedTuple):
+    """What a splat file holds."""
+
+    surfels: PosedSurfels
+    sh: Float[Tensor, "N K 3"]
+    """Spherical harmonics of colour - 0.5, in the 3DGS format's basis."""
+
+    def draw(self, camera: Camera, factor: int = 1) -> Float[Tensor, "H W 4"]:
+        """Colour and alpha on black as programs for 2DGS draw them, with `factor` x `factor` pixels for each."""
+        eye = -camera.viewmat[:3, 3] @ camera.viewmat[:3, :3]
+        basis = format_basis(normalize(self.surfels.means - eye, dim=-1))[:, : self.sh.shape[1]]
+        rgb = (torch.einsum("nk,nkc->nc", basis, self.sh) + 0.5).clamp_min(0)
+        values = torch.cat([rgb, torch.ones_like(rgb[:, :1])], dim=1)
+        return rasterize_finer([Layer(*self.surfels, values)], camera, factor)[0]
 
 
 def write_splats(surfels: PosedSurfels, sh: Float[Tensor, "N K 3"], path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -29,10 +29,12 @@ def depth_to_normal(depth: Float[Tensor, "H W"], camera: Camera) -> Float[Tensor
     return F.pad(torch.where(whole[..., None], normals, 0.0), (0, 0, 1, 1, 1, 1))
 
 
-def faces_camera(means: Float[Tensor, "N 3"], tangents: Float[Tensor, "N 3 S"], camera: Camera) -> Bool[Tensor, "N"]:
-    """Which surfels show the camera their outer side, t_u x t_v; in the world."""
-    to_surfel = means + camera.viewmat[:3, 3] @ camera.viewmat[:3, :3]
-    return (torch.linalg.cross(tangents[..., 0], tangents[..., 1]) * to_surfel).sum(-1) < 0
+def facing_away(means: Float[Tensor, "N 3"], tangents: Float[Tensor, "N 3 S"], camera: Camera) -> Float[Tensor, "N"]:
+    """Cosine between the outer side of surfels, t_u x t_v, and the line of sight, in the world: below 0, the camera
+    sees the outer side, above it the inner one."""
+    sight = means + camera.viewmat[:3, 3] @ camera.viewmat[:3, :3]
+    outward = torch.linalg.cross(tangents[..., 0], tangents[..., 1])
+    return (F.normalize(outward, dim=-1, eps=1e-18) * F.normalize(sight, dim=-1)).sum(-1).clamp(-1, 1)
 
 
 def surfel_normals(tangents: Float[Tensor, "N 3 S"], camera: Camera) -> Float[Tensor, "N 3"]:

@@ -8,7 +8,7 @@ import trimesh
 
 from fmgs_nerfstudio.avatar import Avatar
 from fmgs_nerfstudio.modalities import RenderingConfig, compose_outputs, render_modalities
-from fmgs_nerfstudio.rendering import Camera, Layer, faces_camera, rasterize, rasterize_finer
+from fmgs_nerfstudio.rendering import Camera, Layer, facing_away, rasterize, rasterize_finer
 from fmgs_nerfstudio.surfels import bind_to_faces
 
 RADIUS, DISTANCE, FOCAL, SIZE = 0.5, 4.0, 160.0, 64
@@ -58,33 +58,34 @@ def test_finer_pixels_are_the_mean_of_views_shifted_by_a_part_of_a_pixel() -> No
 
 
 @pytest.mark.parametrize("offset", [torch.zeros(3), torch.tensor([0.3, -0.2, 0.1])])
-def test_the_outer_side_faces_the_camera_where_its_centre_is_beyond_the_tangent_plane(offset: torch.Tensor) -> None:
+def test_facing_away_is_the_cosine_of_the_ball_s_normal_and_the_line_of_sight(offset: torch.Tensor) -> None:
     means, tangents, _ = ball()
     camera = view()
     centre = -camera.viewmat[:3, :3].T @ camera.viewmat[:3, 3]
     outward = means / means.norm(dim=-1, keepdim=True)
-    expected = ((centre - means - offset) * outward).sum(-1)
-    clear = expected.abs() > 0.01  # faces are flat, the ball is not
-    faces = faces_camera(means + offset, tangents, camera)
-    assert torch.equal(faces[clear], expected[clear] > 0)
-    assert 0.4 < faces.float().mean() < 0.5  # from a finite distance less than half is seen
+    sight = means + offset - centre
+    expected = (sight * outward).sum(-1) / sight.norm(dim=-1)
+    cosine = facing_away(means + offset, tangents, camera)
+    torch.testing.assert_close(cosine, expected, atol=0.02, rtol=0)  # faces are flat, the ball is not
+    assert 0.4 < (cosine < 0).float().mean() < 0.5  # from a finite distance less than half is seen
 
 
 def test_the_far_side_does_not_show_through_gaps_of_the_near_one() -> None:
-    """A ball with holes: seen from one side only, its depth is the near side's; two-sided, the far side's mixes in."""
+    """A ball with holes: without backs its depth is the near side's; with all of them, the far side's mixes in."""
     mesh = trimesh.creation.icosphere(subdivisions=5, radius=RADIUS)
     surfels = bind_to_faces(torch.tensor(mesh.vertices).float(), torch.tensor(mesh.faces), size=1.0)
     count, nothing, camera = len(surfels.means), torch.zeros(1), view()
     T = torch.eye(3, 4).expand(count, 3, 4)
     avatar = Avatar(surfels, T, torch.full((count,), 0.05), nothing, nothing, nothing, {})
     depths = {}
-    for two_sided in (False, True):
-        config = RenderingConfig(two_sided=two_sided, supersampling=1)
+    for backs in (0.0, 0.3, 1.0):
+        config = RenderingConfig(backs=backs, supersampling=1)
         rendered = render_modalities(avatar, torch.ones(count, 3), camera, ("colour", "depth"), config)
         maps = compose_outputs(rendered, camera, (0.0, 0.0, 0.0))
-        depths[two_sided] = float(maps["depth"][SIZE // 2, SIZE // 2])
-    assert depths[False] == pytest.approx(DISTANCE - RADIUS, abs=0.005)
-    assert depths[True] > DISTANCE - RADIUS + 0.05
+        depths[backs] = float(maps["depth"][SIZE // 2, SIZE // 2])
+    assert depths[0.0] == pytest.approx(DISTANCE - RADIUS, abs=0.005)
+    assert depths[0.3] == depths[0.0]  # in the middle of the ball no back is near its outline
+    assert depths[1.0] > DISTANCE - RADIUS + 0.05
 
 
 def test_a_supersampling_that_is_none_is_refused() -> None:
