@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ import numpy as np
 import tyro
 from rich.progress import track
 
+from fmgs_nerfstudio.cli.errors import in_one_line
 from fmgs_nerfstudio.evaluation.pictures import Image, write_mp4
 from fmgs_nerfstudio.evaluation.runs import RunError, open_run
 from fmgs_nerfstudio.motion.animation import OutputName, perform, write_pngs
@@ -139,14 +139,8 @@ def _check(animate: Animate) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `fmgs-animate`."""
     animate = tyro.cli(Animate, prog="fmgs-animate", args=arguments)
-    try:
+    with in_one_line("fmgs-animate", MotionError, RunError, interrupted="no video was written"):
         run(animate)
-    except (MotionError, RunError, OSError) as error:
-        print(f"fmgs-animate: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("fmgs-animate: interrupted; no video was written", file=sys.stderr)
-        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from fmgs_nerfstudio.cli.errors import in_one_line
 from fmgs_nerfstudio.evaluation.check.gradient_table import gradient_table, leaks
 from fmgs_nerfstudio.evaluation.check.overlap import Report, check_capture, priors_at_hand
 from fmgs_nerfstudio.evaluation.check.page import html_page, overlay_sheet
@@ -183,14 +184,8 @@ def _show_gradients(path: Path, console: Console) -> bool:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `fmgs-check`. Exit status: 0 all is well, 1 something is wrong."""
     check = tyro.cli(Check, prog="fmgs-check", args=arguments)
-    try:
+    with in_one_line("fmgs-check", CaptureError, PriorsError, RunError, interrupted="nothing was changed"):
         good = run(check)
-    except (CaptureError, PriorsError, RunError, OSError) as error:
-        print(f"fmgs-check: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("fmgs-check: interrupted", file=sys.stderr)
-        sys.exit(130)
     sys.exit(0 if good else 1)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +9,7 @@ from typing import Annotated
 import tyro
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from fmgs_nerfstudio.cli.errors import in_one_line
 from fmgs_nerfstudio.demo.capture import DemoError, Options, make_capture
 
 
@@ -58,14 +58,8 @@ def run(demo: Demo) -> None:
 def main() -> None:
     """Entry point of `fmgs-demo`."""
     demo = tyro.cli(Demo, prog="fmgs-demo")
-    try:
+    with in_one_line("fmgs-demo", DemoError, interrupted="nothing was written"):
         run(demo)
-    except (DemoError, OSError) as error:
-        print(f"fmgs-demo: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("fmgs-demo: interrupted; nothing was written", file=sys.stderr)
-        sys.exit(130)
 
 
 if __name__ == "__main__":

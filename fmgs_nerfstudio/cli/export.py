@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from rich.table import Table
 from torch import Tensor
 
 from fmgs_nerfstudio.avatar import Avatar
+from fmgs_nerfstudio.cli.errors import in_one_line
 from fmgs_nerfstudio.evaluation.runs import RunError, open_run
 from fmgs_nerfstudio.export.accuracy import geometry_error
 from fmgs_nerfstudio.export.fitting import baked_splats, fit_splats, picture_psnr
@@ -138,14 +138,8 @@ def report_geometry(avatar: FrozenAvatar, path: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `fmgs-export`."""
     export = tyro.cli(Export, prog="fmgs-export", args=arguments)
-    try:
+    with in_one_line("fmgs-export", MotionError, RunError, interrupted="what is written is whole"):
         run(export)
-    except (MotionError, RunError, OSError) as error:
-        print(f"fmgs-export: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("fmgs-export: interrupted", file=sys.stderr)
-        sys.exit(130)
 
 
 if __name__ == "__main__":

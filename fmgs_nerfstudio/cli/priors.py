@@ -18,6 +18,7 @@ from fmgs_dataparsers.parser import open_capture
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from fmgs_nerfstudio.cli.errors import in_one_line
 from fmgs_nerfstudio.files import atomic_path
 from fmgs_nerfstudio.priors.checkpoints import CheckpointError, Consent, find_weights
 from fmgs_nerfstudio.priors.checks import WARNINGS, Report, check
@@ -218,14 +219,9 @@ def _settle(capture: Capture, report: Report, accept: bool) -> bool:
 def main() -> None:
     """Entry point of `fmgs-priors`. Exit status: 0 all well, 1 an error, 2 a convention is wrong."""
     command = tyro.cli(MakePriors, prog="fmgs-priors")
-    try:
+    errors = (CaptureError, PriorsError, CheckpointError, EstimatorError)
+    with in_one_line("fmgs-priors", *errors, interrupted="the same command goes on where it stopped"):
         good = run(command)
-    except (CaptureError, PriorsError, CheckpointError, EstimatorError, OSError) as error:
-        print(f"fmgs-priors: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("fmgs-priors: interrupted; the same command goes on where it stopped", file=sys.stderr)
-        sys.exit(130)
     sys.exit(0 if good else 2)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Annotated
 
 import tyro
 
+from fmgs_nerfstudio.cli.errors import in_one_line
 from fmgs_nerfstudio.evaluation.report.page import html_page, markdown
 from fmgs_nerfstudio.evaluation.report.results import evaluate
 from fmgs_nerfstudio.evaluation.runs import RunError, find_config, open_run
@@ -54,14 +54,8 @@ def run(report: Report) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `fmgs-report`."""
     report = tyro.cli(Report, prog="fmgs-report", args=arguments)
-    try:
+    with in_one_line("fmgs-report", RunError, interrupted="no report was written"):
         run(report)
-    except (RunError, OSError) as error:
-        print(f"fmgs-report: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("fmgs-report: interrupted; no report was written", file=sys.stderr)
-        sys.exit(130)
 
 
 if __name__ == "__main__":
