@@ -149,12 +149,13 @@ class FMGSModel(Model):
         # Kept in the checkpoint, so that a resumed run goes on with the schedule it began with.
         self.register_buffer("run_length", torch.tensor(config.schedule.steps or 0))
         self.objective = Objective.of(all_terms(), config.weights, self._priors(capture))
-        self.neighbours = neighbours_of(self.surfels.means)
+        self.register_buffer("neighbours", neighbours_of(self.surfels.means), persistent=False)
         # The viewer sets up both, since the model holds them.
         self.first_view = _first_view(capture, self.poses.transl + joints[0])
         self.stage = PuppetStage(capture, self.canonical, self.poses, self.first_view, self.light is not None)
 
     run_length: Tensor
+    neighbours: Tensor
 
     # --- one training step, top to bottom ---------------------------------------------------------------------------
 

@@ -44,7 +44,7 @@ def fit_splats(model: FMGSModel, posed: Avatar, splats: Splats, steps: int) -> S
     """
     means, tangents, opacities = splats.surfels
     logit = (opacities.clamp(1e-4, 1 - 1e-4).logit() + _CLOSED).requires_grad_()
-    log_scale = torch.zeros_like(means[:, :2]).requires_grad_()
+    log_scale = torch.zeros_like(tangents[:, 0]).requires_grad_()
     constant, harmonics = (part.clone().requires_grad_() for part in (splats.sh[:, :1], splats.sh[:, 1:]))
     parameters = zip((logit, log_scale, constant, harmonics), _RATES.values(), strict=True)
     adam = torch.optim.Adam([{"params": [value], "lr": lr} for value, lr in parameters], eps=1e-15)

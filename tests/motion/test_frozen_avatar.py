@@ -16,8 +16,9 @@ from small_avatar import small_avatar
 from zju_capture import SIZE, write_capture
 
 from fmgs_nerfstudio.cli import animate
-from fmgs_nerfstudio.cli.export import write_posed_splats
+from fmgs_nerfstudio.cli.export import posed_splats
 from fmgs_nerfstudio.evaluation.runs import Run, RunError, find_config
+from fmgs_nerfstudio.export.splats import write_splats
 from fmgs_nerfstudio.export.surface import learned_mesh
 from fmgs_nerfstudio.model import FMGSModelConfig
 from fmgs_nerfstudio.motion.frozen import FrozenAvatar
@@ -82,7 +83,7 @@ def test_free_3d_gaussians_are_posed_and_written(tmp_path: Path, monkeypatch: py
     gaussians = [pose_surfels(avatar.canonical, avatar.opacities, avatar.T, OPEN) for avatar in (fast, slow)]
     assert gaussians[0].tangents.shape[1:] == (3, 3)
     assert torch.allclose(gaussians[0].tangents, gaussians[1].tangents, atol=1e-5)
-    write_posed_splats(frozen, fast, tmp_path / "gaussians.ply")
+    write_splats(*posed_splats(frozen, fast), tmp_path / "gaussians.ply")
     template = model.template
     assert len(learned_mesh(model, frozen.at_rest()).vertices) == len(template.vertices) + len(template.faces)
     camera = Camera(torch.eye(4), torch.eye(3), SIZE, SIZE)

@@ -1,0 +1,340 @@
+"""On a pretended CUDA device, everything that people do with an avatar runs and gives the CPU's numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from fmgs_dataparsers.parser import FMGSDataParserConfig
+from gsplat.cuda import _wrapper
+from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.data.scene_box import SceneBox
+from pretended_cuda import pretended_cuda, rasterize_held
+from torch import Tensor, nn
+from trainer_runs import config_for, train
+from zju_capture import SIZE, write_capture
+
+from fmgs_nerfstudio import surfels
+from fmgs_nerfstudio.cli import animate, export
+from fmgs_nerfstudio.evaluation.pictures import held_out_sheet, orbit, turnaround
+from fmgs_nerfstudio.evaluation.report.results import _at_rest
+from fmgs_nerfstudio.evaluation.runs import Run, open_run
+from fmgs_nerfstudio.evaluation.speed import frames_per_second
+from fmgs_nerfstudio.export import baking
+from fmgs_nerfstudio.export.fitting import baked_splats, fit_splats, picture_psnr
+from fmgs_nerfstudio.export.surface import learned_mesh
+from fmgs_nerfstudio.fields.light import LightConfig
+from fmgs_nerfstudio.fields.skinning import fit_to_surface
+from fmgs_nerfstudio.modalities import all_terms
+from fmgs_nerfstudio.model import FMGSModel, FMGSModelConfig
+from fmgs_nerfstudio.motion.frozen import FrozenAvatar
+from fmgs_nerfstudio.objective import LossWeights, Objective
+from fmgs_nerfstudio.rendering import Camera, Layer, cuda
+from fmgs_nerfstudio.rendering.rasterize import _OF_GAUSSIANS, _OF_SURFELS
+from fmgs_nerfstudio.surfels import SurfelsConfig
+from fmgs_nerfstudio.viewer.compare import Comparison
+from fmgs_nerfstudio.viewer.parts import Parts, Tint
+
+Numbers = dict[str, Tensor]
+
+
+@pytest.fixture(autouse=True)
+def _no_card(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Replaced is what a card alone can do, and made shorter what takes long."""
+    monkeypatch.setitem(_OF_SURFELS, "cuda", rasterize_held)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device=None: None)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "pretended")
+    monkeypatch.setattr(baking, "DIRECTIONS", 20)
+    with pretended_cuda():
+        yield
+
+
+@pytest.fixture(scope="module")
+def capture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("captures") / "CoreView_1"
+    write_capture(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def models(capture: Path) -> tuple[FMGSModel, FMGSModel]:
+    """The same avatar on the CPU and on the card: all losses on, a light, and fields that do something."""
+    metadata = FMGSDataParserConfig(data=capture).setup().get_dataparser_outputs("train").metadata
+    config = FMGSModelConfig(n_vertices=6890, light=LightConfig("sh"))
+    there, here = (
+        config.setup(scene_box=SceneBox(torch.eye(3)[:2]), num_train_data=3, metadata=metadata) for _ in range(2)
+    )
+    fit_to_surface(here.skinning, here.surface, 20, torch.Generator().manual_seed(0))
+    for name, parameter in here.named_parameters():
+        if name.endswith("table"):
+            nn.init.uniform_(parameter, -1, 1)
+        elif parameter.numel() and not parameter.any():
+            nn.init.normal_(parameter, std=0.02)
+    there.load_state_dict(here.state_dict())
+    for model in (here, there):
+        model.step, model.objective = 900, Objective.of(all_terms(), LossWeights(), ["depth", "normal", "semantics"])
+        model.run_length.fill_(1000)
+        model.zero_grad()
+    with pretended_cuda():
+        return here, there.to("cuda")
+
+
+def camera_of(model: FMGSModel, pose_id: int | None = 1) -> Cameras:
+    """Of the capture; without a pose, of the viewer."""
+    view = model.kwargs["metadata"]["capture"].cameras["Camera_B1"]
+    to_world = torch.from_numpy(np.linalg.inv(view.world_to_camera) @ np.diag([1.0, -1, -1, 1])).float()
+    metadata = {"cam_idx": 0} if pose_id is None else {"pose_id": torch.tensor([[pose_id]])}
+    return Cameras(to_world[None, :3], 90.0, 90.0, 32.0, 32.0, SIZE, SIZE, times=torch.tensor([0.5]), metadata=metadata)
+
+
+def batch() -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+
+    def smooth(channels: int) -> Tensor:
+        coarse = torch.rand(1, channels, 8, 8, generator=generator)
+        return nn.functional.interpolate(coarse, size=SIZE, mode="bilinear")[0].movedim(0, -1).contiguous()
+
+    maps = {"image": smooth(3), "mask": (smooth(1) > 0.3).float(), "bound": smooth(1) > 0.2}
+    for kind in ("prior", "truth"):
+        normal = nn.functional.normalize(smooth(3) - 0.5, dim=-1)
+        semantics = (smooth(1)[..., 0] * 27).long()
+        maps |= {f"{kind}_depth": 3 + smooth(1)[..., 0], f"{kind}_normal": normal, f"{kind}_semantics": semantics}
+    return maps
+
+
+def evaluation(model: FMGSModel, folder: Path) -> Numbers:
+    maps = model.eval().get_outputs_for_camera(camera_of(model))
+    metrics, images = model.get_image_metrics_and_images(maps, batch())
+    assert "normal_degrees" in metrics
+    return maps | images | {name: torch.tensor(value) for name, value in metrics.items()}
+
+
+def a_moved_camera(model: FMGSModel, folder: Path) -> Numbers:
+    """As the turn-around does."""
+    camera = camera_of(model).to(model.device)
+    first = model.first_view
+    centre, up = (torch.as_tensor(value, device=model.device) for value in (first.centre, first.up))
+    return model.eval().get_outputs_for_camera(orbit(camera, centre, up, 0.5))
+
+
+def viewer(model: FMGSModel, folder: Path) -> Numbers:
+    """A posed frame with everything on, and frames of a motion and of joints turned by hand."""
+    stage, camera = model.eval().stage, camera_of(model, None)
+    stage.parts = Parts(frozenset({3})).with_tint(5, Tint((255, 0, 0), 0.5)).with_tint(9, Tint((0, 255, 0), 1.0))
+    stage.comparison, stage.light_angle = Comparison("Camera_B1", 0.5, blend=True), 90.0
+    compared = model.get_outputs_for_camera(camera)
+    stage.comparison = Comparison("Camera_B1")
+    poses = np.random.default_rng(3).normal(size=(5, 156)) * 0.2
+    np.savez(folder / "walk.npz", poses=poses, trans=np.zeros((5, 3)), mocap_framerate=60.0)
+    assert stage.load_motion(str(folder / "walk.npz")), stage.message
+    stage.show_frame(3)
+    walking = model.get_outputs_for_camera(camera)
+    stage.turn(18, np.array([0.0, -1.5, 0.0]))
+    turned = model.get_outputs_for_camera(camera)
+    assert not stage.message
+    shown = {"compared": compared, "walking": walking, "turned": turned}
+    return {f"{name} {key}": value for name, maps in shown.items() for key, value in maps.items()}
+
+
+def frozen_avatar(model: FMGSModel, folder: Path) -> Numbers:
+    avatar = FrozenAvatar(model, clamp_pose=True)
+    motion = avatar.own_motion()
+    posed = avatar.pose(*model.poses(1))
+    rest = avatar.at_rest()
+    return {"poses": torch.from_numpy(motion.poses), "Z_p": posed.Z_p, "T": posed.T, "rest": rest.canonical.means}
+
+
+def splats(model: FMGSModel, folder: Path) -> Numbers:
+    posed = FrozenAvatar(model).pose(*model.poses(1))
+    seen, baked = baking.look_around(model, posed), baked_splats(model, posed)
+    fitted = fit_splats(model, posed, baked, 3)
+    psnr = picture_psnr(model, posed, fitted, views=1)
+    return {
+        **{"rgb": seen.rgb, "sh": baked.sh, "fitted sh": fitted.sh, "psnr": torch.tensor(psnr)},
+        **{f"fitted {name}": value for name, value in fitted.surfels._asdict().items()},
+    }
+
+
+def mesh(model: FMGSModel, folder: Path) -> Numbers:
+    avatar = FrozenAvatar(model)
+    learned = learned_mesh(model, avatar.at_rest())
+    posed = learned.posed(model.canonical(*model.poses(1))[1])
+    return {"posed": posed, **{name: value for name, value in learned._asdict().items() if name != "parts"}}
+
+
+def skinning_fit(model: FMGSModel, folder: Path) -> Numbers:
+    error = fit_to_surface(model.skinning, model.surface, 2, torch.Generator().manual_seed(1))
+    return {"error": torch.tensor(error), "weights": model.skinning(model.surfels.means)}
+
+
+def speed(model: FMGSModel, folder: Path) -> Numbers:
+    frames = model.kwargs["metadata"]["capture"].splits["train"]
+    return {"is a number": torch.tensor(frames_per_second(model, frames, 2) > 0).float()}
+
+
+def animate_command(model: FMGSModel, folder: Path) -> Numbers:
+    outputs = ["rgb", "depth", "normal", "surface_normal", "semantics", "accumulation"]
+    arguments = [str(folder), "--frames", str(folder / "frames"), "--camera", "orbit", "--fps", "30", "--stop", "0.05"]
+    animate.main([*arguments, "--outputs", *outputs])
+    paths = sorted((folder / "frames").iterdir())
+    assert len(paths) == 2
+    return {path.name: torch.from_numpy(cv2.imread(str(path)) / 255) for path in paths}
+
+
+def export_command(model: FMGSModel, folder: Path) -> Numbers:
+    arguments = [str(folder), "--frame", "1", "--splat-steps", "1", "--sh-degree", "0"]
+    export.main([*arguments, "--formats", "splats", "glb", "ply"])
+    files = sorted((folder / "export").iterdir())
+    return {path.suffix + str(len(path.stem)): torch.tensor(float(path.stat().st_size)) for path in files}
+
+
+def report_at_rest(model: FMGSModel, folder: Path) -> Numbers:
+    pictures = {name: np.frombuffer(png, np.uint8) for name, png in _at_rest(model, 64).items()}
+    return {name: torch.from_numpy(cv2.imdecode(png, 1) / 255) for name, png in pictures.items()}
+
+
+def training_step(model: FMGSModel, folder: Path) -> Numbers:
+    model.train()
+    outputs = model.get_outputs(camera_of(model).to(model.device))
+    avatar = outputs.pop("avatar")
+    terms = model.get_loss_dict(outputs | {"avatar": avatar}, batch())
+    torch.stack(list(terms.values())).sum().backward()
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    assert {name for name, _ in model.named_parameters()} - set(gradients) == {"device_indicator_param"}
+    return outputs | terms | model.get_metrics_dict(outputs, batch()) | gradients
+
+
+THINGS = (
+    training_step, evaluation, a_moved_camera, viewer, frozen_avatar, splats, mesh, speed, animate_command,
+    export_command, report_at_rest, skinning_fit,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("thing", THINGS, ids=lambda thing: thing.__name__)
+def test_a_card_gives_the_cpus_numbers(
+    models: tuple[FMGSModel, FMGSModel],
+    thing: Callable[[FMGSModel, Path], Numbers],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found: list[Numbers] = []
+    for model in models:
+        folder = tmp_path / model.device.type
+        folder.mkdir()
+        opened = Run(None, model, folder)  # pyright: ignore[reportArgumentType]
+        for command in (animate, export):
+            monkeypatch.setattr(command, "open_run", lambda run, opened=opened: opened)
+        found.append(thing(model, folder))
+        model.zero_grad()
+    expected, got = found
+    assert expected.keys() == got.keys()
+    worst = {name: relative_error(got[name].detach().cpu(), value.detach()) for name, value in expected.items()}
+    assert {name: error for name, error in worst.items() if not error < 1e-3} == {}
+
+
+def relative_error(value: Tensor, expected: Tensor) -> float:
+    assert value.shape == expected.shape
+    return float((value - expected).double().norm() / expected.double().norm().clamp_min(1e-12))
+
+
+def test_a_run_on_a_card(capture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trained, saved, resumed, evaluated, opened again with the device that nerfstudio finds, and on the CPU."""
+    made = config_for(capture, tmp_path, 2)
+    made.machine.device_type = "cuda"
+    model = train(made).pipeline.model
+    assert isinstance(model, FMGSModel)
+    assert model.surfels.means.is_cuda
+    resumed = config_for(capture, tmp_path / "resumed", 1, load=made.get_checkpoint_dir())
+    resumed.machine.device_type = "cuda"
+    train(resumed)
+    made.save_config()
+    on_cpu = open_run(tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    on_card = open_run(tmp_path)
+    assert (on_cpu.model.device.type, on_card.model.device.type) == ("cpu", "cuda")
+    assert on_card.pipeline.get_average_eval_image_metrics()["psnr"] > 0
+    assert held_out_sheet(on_card.pipeline, 1).any()
+    assert next(iter(turnaround(on_card.pipeline))).any()
+
+
+def kernel_on_the_card(name: str) -> Callable[..., object]:
+    """In place of a compiled kernel of gsplat: it asks where its tensors are, and gives some of the right shape."""
+
+    def kernel(*args: Any) -> object:
+        tensors = [arg for arg in args if isinstance(arg, Tensor)]
+        assert all(tensor.is_cuda for tensor in tensors), name
+        if name == "isect_tiles":
+            surfels = torch.arange(args[0].shape[1], device="cuda")
+            return args[1], surfels, surfels.int()
+        if name == "isect_offset_encode":
+            return torch.zeros(1, args[3], args[2], dtype=torch.int32, device="cuda")
+        if name == "rasterize_to_pixels_fwd_2dgs":
+            image = args[2].sum() * args[2].new_ones(1, args[8], args[7], args[2].shape[-1])
+            return image, *(image[..., :1] for _ in range(6))
+        assert name == "rasterize_to_pixels_bwd_2dgs"
+        return None, *(torch.ones_like(args[i]) for i in range(6))
+
+    return kernel
+
+
+def test_gsplats_kernels_get_tensors_of_the_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "check_backend", lambda: None)
+    monkeypatch.setattr(_wrapper, "_make_lazy_cuda_func", kernel_on_the_card)
+    layer = Layer(*(torch.rand(5, *shape).to("cuda").requires_grad_() for shape in ((3,), (3, 2), (), (5,))))
+    viewmat, K = torch.eye(4, device="cuda"), torch.eye(3, device="cuda")
+    (image,) = cuda.rasterize_cuda([layer], Camera(viewmat, K, 20, 18))
+    image.sum().backward()
+    assert image.shape == (18, 20, 5)
+    assert all(value.grad is not None and value.grad.is_cuda for value in layer)
+
+
+def test_3d_gaussians(capture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything around their renderer, which draws surfels here."""
+
+    def draw(layers: Sequence[Layer], camera: Camera) -> list[Tensor]:
+        return rasterize_held([layer._replace(tangents=layer.tangents[..., :2]) for layer in layers], camera)
+
+    monkeypatch.setitem(_OF_GAUSSIANS, "cuda", draw)
+    monkeypatch.setattr(surfels, "_check_3d", lambda config: None)
+    made = config_for(capture, tmp_path, 1)
+    made.pipeline.model.surfels, made.machine.device_type = SurfelsConfig(guided=False, kind="3d"), "cuda"
+    model = train(made).pipeline.model
+    assert isinstance(model, FMGSModel)
+    posed = FrozenAvatar(model).pose(*model.poses(1))
+    fitted = fit_splats(model, posed, baked_splats(model, posed), 1)
+    assert fitted.surfels.tangents.is_cuda
+
+
+MIXED: dict[str, Callable[[Tensor], object]] = {
+    "arithmetic": lambda x: x + torch.ones(3),
+    "a number on the card": lambda x: torch.ones(3) * x.sum(),
+    "an index to select by": lambda x: x.index_select(0, torch.tensor([0])),
+    "an index on the card": lambda x: torch.ones(3)[torch.zeros(1, dtype=torch.long, device="cuda")],
+    "a product": lambda x: x @ torch.ones(3, 2),
+    "numbers side by side": lambda x: torch.stack([x.sum(), torch.ones(())]),
+    "a result": lambda x: torch.ones(()).add_(x.sum()),
+    "a generator": lambda x: torch.rand(3, generator=torch.Generator(), device="cuda"),
+    "in place": lambda x: x.normal_(generator=torch.Generator()),
+}
+
+
+@pytest.mark.parametrize("mix", MIXED.values(), ids=MIXED)
+def test_the_pretence_refuses_what_cuda_refuses(mix: Callable[[Tensor], object]) -> None:
+    with pytest.raises(RuntimeError, match="Expected"):
+        mix(torch.ones(4, 3).to("cuda"))
+
+
+def test_the_pretence_admits_what_cuda_admits() -> None:
+    x = torch.arange(12.0, device="cuda").view(4, 3)
+    assert x.is_cuda
+    assert x[torch.tensor([1])].tolist() == [[3.0, 4.0, 5.0]]
+    assert (x * torch.tensor(2.0)).device == x.device
+    x[0] = torch.ones(3)
+    assert x.cpu()[0].numpy().tolist() == [1.0, 1.0, 1.0]
+    with pytest.raises(TypeError, match="numpy"):
+        x.numpy()
