@@ -10,7 +10,6 @@ extrinsics, because its rasteriser has none; ours has one.
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from pathlib import Path
 
@@ -19,8 +18,9 @@ import numpy as np
 from fmgs_dataparsers.assemble import Calibration, Options, Recording, Shot, assemble, monocular
 from fmgs_dataparsers.capture import Capture, CaptureError, Split
 from fmgs_dataparsers.conventions import BodyFile, Fit, opencv_intrinsics, world_to_camera
-from fmgs_dataparsers.files import by_name, entries, images_in, number, read_npz
+from fmgs_dataparsers.files import arrays, by_name, entries, images_in, number, read_json, read_npz
 from fmgs_dataparsers.masks import ImageMask
+from fmgs_dataparsers.own_video import row_of
 from fmgs_dataparsers.people_snapshot import gender_of, read_camera
 from fmgs_dataparsers.protocols import choose
 
@@ -78,6 +78,8 @@ def _read_snapshot(root: Path, options: Options) -> Capture:
         return ImageMask(file, "nonzero") if file else None
 
     body = options.body(root, gender_of(root))
+    models = root / "animnerf_models"
+    row = row_of(images, len(list(models.glob("*.npz"))))
     return monocular(
         root,
         NAME,
@@ -86,32 +88,29 @@ def _read_snapshot(root: Path, options: Options) -> Capture:
         images=images,
         mask=mask,
         calibration=lambda i: calibration,
-        fit=partial(_fit, body, root / "animnerf_models", [f"{i:06d}" for i in range(len(images))]),
+        fit=partial(_fit, body, models, [f"{row(i):06d}" for i in range(len(images))]),
         body=body,
     )
 
 
 def _fit(body: BodyFile, folder: Path, stems: list[str], i: int) -> Fit:
     path = folder / f"{stems[i]}.npz"
-    keys = ("root_orient", "pose_body", "pose_hand", "trans", "betas")
-    root_orient, pose_body, pose_hand, trans, betas = entries(path, read_npz(path, keys), *keys)
-    return body.fit(path, np.r_[root_orient.ravel(), pose_body.ravel(), pose_hand.ravel()], trans, betas)
+    shapes = {"root_orient": (3,), "pose_body": (63,), "pose_hand": (6,), "trans": (3,), "betas": (-1,)}
+    *pose, trans, betas = arrays(path, read_npz(path, tuple(shapes)), **shapes)
+    return body.fit(path, np.concatenate(pose), trans, betas)
 
 
 def _calibrations(path: Path) -> dict[str, Calibration]:
-    try:
-        content = json.loads(path.read_text())
-        cameras = {str(name): content[str(name)] for name in content["all_cam_names"]}
-        return {
-            name: Calibration(
-                opencv_intrinsics(camera["K"]),
-                world_to_camera(np.array(camera["R"]), np.array(camera["T"])),
-                np.array(camera["D"], np.float64).ravel(),
-            )
-            for name, camera in cameras.items()
-        }
-    except (KeyError, TypeError, ValueError) as error:
-        raise CaptureError(f"{path} does not hold all_cam_names and K, D, R, T of each: {error}") from error
+    content = read_json(path)
+    (names,) = entries(path, content, "all_cam_names")
+    if not isinstance(names, list):
+        raise CaptureError(f"{path}: expected all_cam_names to be a list")
+    calibrations = {}
+    for name in map(str, names):
+        (camera,) = entries(path, content, name)
+        K, R, T, D = arrays(path, camera, K=(3, 3), R=(3, 3), T=(3,), D=(5,))
+        calibrations[name] = Calibration(opencv_intrinsics(K), world_to_camera(R, T), D)
+    return calibrations
 
 
 def _folder(root: Path, name: str) -> Path | None:

@@ -196,7 +196,7 @@ class _Checks:
         broken = self._fits(recording.fit, sorted({shot.instant for shot in unique}))
         for shot in unique:
             if shot not in self.faults:
-                fault = _size_fault(shot, sizes[shot], self.sizes[shot.camera]) or broken.get(shot.instant)
+                fault = broken.get(shot.instant) or _size_fault(shot, sizes[shot], self.sizes[shot.camera])
                 if fault is not None:
                     self.faults[shot] = fault
         for size in set(self.sizes.values()):

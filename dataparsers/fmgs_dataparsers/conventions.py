@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
-from fmgs_dataparsers.files import CaptureError
+from fmgs_dataparsers.files import CaptureError, array
 from fmgs_nerfstudio.body import BodyModel, find_body_model
 
 N_BETAS = 10
@@ -70,18 +70,16 @@ class BodyFile:
 
     def fit(self, source: Path, pose: np.ndarray, transl: np.ndarray, betas: np.ndarray) -> Fit:
         """From smplx's sense: the root turns about the pelvis J0, and `transl` comes on top."""
-        betas = np.asarray(betas, np.float64).ravel()
-        return checked(source, pose, np.asarray(transl, np.float64).ravel() + self.joints(betas)[0], betas)
+        transl, betas = array(source, "translation", transl, 3), array(source, "betas", betas, -1)
+        return checked(source, pose, transl + self.joints(betas)[0], betas)
 
     def fit_easymocap(self, source: Path, poses: np.ndarray, Rh: np.ndarray, Th: np.ndarray, betas: np.ndarray) -> Fit:
         """From EasyMocap's sense: V = R(Rh) X + Th, about the origin; X has no root turn (its doc/02_output.md)."""
-        betas = np.asarray(betas, np.float64).ravel()
-        Rh, Th = (np.asarray(value, np.float64).ravel() for value in (Rh, Th))
-        if Rh.shape != (3,) or Th.shape != (3,) or np.size(poses) not in (69, 72):
-            found = f"{np.shape(poses)}, {Rh.shape} and {Th.shape}"
-            raise CaptureError(f"{source}: expected poses [72] or [69], Rh [3] and Th [3]; found {found}")
-        pose = np.r_[Rh, np.asarray(poses, np.float64).ravel()[-69:]]
-        return checked(source, pose, easymocap_pelvis(Rh, Th, self.joints(betas)[0]), betas)
+        Rh, Th = array(source, "Rh", Rh, 3), array(source, "Th", Th, 3)
+        poses, betas = array(source, "poses", poses, -1), array(source, "shapes", betas, -1)
+        if len(poses) not in (69, 72):
+            raise CaptureError(f"{source}: expected poses [72] or [69]; found {len(poses)} numbers")
+        return checked(source, np.r_[Rh, poses[-69:]], easymocap_pelvis(Rh, Th, self.joints(betas)[0]), betas)
 
 
 def checked(source: Path, pose: np.ndarray, pelvis: np.ndarray, betas: np.ndarray) -> Fit:
@@ -90,13 +88,9 @@ def checked(source: Path, pose: np.ndarray, pelvis: np.ndarray, betas: np.ndarra
     Raises:
         CaptureError: names `source`.
     """
-    values = [np.array(value, np.float64).ravel() for value in (pose, pelvis, betas)]
-    if len(values[0]) != 72 or len(values[1]) != 3 or len(values[2]) == 0:
-        sizes = ", ".join(str(len(value)) for value in values)
-        raise CaptureError(f"{source}: expected pose [72], translation [3] and betas; found sizes {sizes}")
-    if not all(np.isfinite(value).all() for value in values):
-        raise CaptureError(f"{source}: pose, translation or betas are not finite")
-    return Fit(*values)
+    return Fit(
+        array(source, "pose", pose, 72), array(source, "translation", pelvis, 3), array(source, "betas", betas, -1)
+    )
 
 
 def easymocap_pelvis(

@@ -5,19 +5,17 @@ Rh and Th turn about the origin, as in ZJU-MoCap. Of several people, the one see
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 
 from fmgs_dataparsers.assemble import Calibration, Options, Recording, Shot, assemble
 from fmgs_dataparsers.capture import Capture, CaptureError, Split
 from fmgs_dataparsers.conventions import Fit, opencv_intrinsics, world_to_camera
-from fmgs_dataparsers.files import by_name, entries, images_in, number
+from fmgs_dataparsers.files import array, arrays, by_name, entries, images_in, number, read_json
 from fmgs_dataparsers.masks import ImageMask
 from fmgs_dataparsers.protocols import choose
 
@@ -43,7 +41,7 @@ def read(root: Path, options: Options) -> Capture:
     names = [name for name in calibrations if images[name]]
     if not names:
         raise CaptureError(f"{root / 'images'} has no images of the cameras {', '.join(calibrations)}")
-    first = images[names[0]]
+    first = max(images.values(), key=len)
     split = choose(options.protocol, "last-fifth", root, names, len(first))
     masks = {name: _mask_finder(root, name) for name in names}
 
@@ -57,18 +55,21 @@ def read(root: Path, options: Options) -> Capture:
         name: [shot(camera, i) for camera, i in members] for name, members in split.indices.items()
     }
     results = {number(path.stem): path for path in _results(root)}
+    results_folder = next(iter(results.values())).parent
     people = {frame: _people(path) for frame, path in results.items()}
     person = Counter(found for members in people.values() for found in members).most_common(1)
     body = options.body(root)
 
     def fit(i: int) -> Fit:
         frame = number(first[i].stem)
-        if not person or frame not in people or person[0][0] not in people[frame]:
-            raise CaptureError(f"{root / 'output'} has no fit of the person for frame {first[i].stem}")
+        if frame not in results:
+            raise CaptureError(f"{results_folder} has no {first[i].stem}.json")
         path = results[frame]
+        if not person or person[0][0] not in people[frame]:
+            raise CaptureError(f"{path} has no fit of the person that is seen most often")
         keys = ("Rh", "Th", "poses", "shapes")
         Rh, Th, poses, betas = entries(path, people[frame][person[0][0]], *keys)
-        return body.fit_easymocap(path, np.asarray(poses), Rh, Th, betas)
+        return body.fit_easymocap(path, poses, Rh, Th, betas)
 
     return assemble(Recording(root, NAME, split, calibrations, shots, fit, body), options)
 
@@ -79,8 +80,8 @@ def _results(root: Path) -> list[Path]:
 
 
 def _people(path: Path) -> Mapping[Any, dict[str, Any]]:
+    content = read_json(path)
     try:
-        content = json.loads(path.read_text())
         people = content["annots"] if isinstance(content, dict) else content
         return {person["id"]: person for person in people}
     except (ValueError, KeyError, TypeError) as error:
@@ -93,27 +94,32 @@ def _mask_finder(root: Path, camera: str) -> Any:
 
 
 def _calibrations(root: Path) -> dict[str, Calibration]:
-    intri, extri = (_storage(root / name) for name in ("intri.yml", "extri.yml"))
-    names = intri.getNode("names")
+    intri_file, extri_file = root / "intri.yml", root / "extri.yml"
+    intri, extri = _matrices(intri_file), _matrices(extri_file)
+    (names,) = entries(intri_file, intri, "names")
     calibrations = {}
-    for i in range(names.size()):
-        name = names.at(i).string()
-        K, D = (intri.getNode(f"{key}_{name}").mat() for key in ("K", "dist"))
-        T = extri.getNode(f"T_{name}").mat()
-        R, r = (extri.getNode(f"{key}_{name}").mat() for key in ("Rot", "R"))
-        if K is None or T is None or (R is None and r is None):
-            raise CaptureError(f"{root / 'intri.yml'} or extri.yml lacks K, T or Rot of camera {name}")
-        R = cv2.Rodrigues(r)[0] if R is None else R
-        distortion = None if D is None else np.asarray(D, np.float64).ravel()
+    for name in names:
+        (K,) = arrays(intri_file, intri, **{f"K_{name}": (3, 3)})
+        (T,) = arrays(extri_file, extri, **{f"T_{name}": (3,)})
+        if f"Rot_{name}" in extri:
+            (R,) = arrays(extri_file, extri, **{f"Rot_{name}": (3, 3)})
+        else:
+            (r,) = arrays(extri_file, extri, **{f"R_{name}": (3,)})
+            R = cv2.Rodrigues(r)[0]
+        dist = f"dist_{name}"
+        distortion = array(intri_file, dist, intri[dist], 5) if dist in intri else None
         calibrations[name] = Calibration(opencv_intrinsics(K), world_to_camera(R, T), distortion)
     return calibrations
 
 
-def _storage(path: Path) -> cv2.FileStorage:
+def _matrices(path: Path) -> dict[str, Any]:
+    """Matrices, and lists of words, of a file in OpenCV's YAML."""
     try:
         storage = cv2.FileStorage(str(path), cv2.FILE_STORAGE_READ)
-    except cv2.error as error:
-        raise CaptureError(f"{path} cannot be read as OpenCV's YAML: {error}") from error
-    if not storage.isOpened():
-        raise CaptureError(f"{path} cannot be read as OpenCV's YAML; copy it again from its source")
-    return storage
+        nodes = {key: storage.getNode(key) for key in storage.root().keys()}  # noqa: SIM118 (no dictionary)
+        return {
+            key: [node.at(i).string() for i in range(node.size())] if node.isSeq() else node.mat()
+            for key, node in nodes.items()
+        }
+    except (cv2.error, SystemError, UnicodeDecodeError) as error:  # the constructor's own error comes as a SystemError
+        raise CaptureError(f"{path} cannot be read as OpenCV's YAML: {error}; copy it again from its source") from error

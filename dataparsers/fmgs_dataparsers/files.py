@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -51,6 +52,14 @@ def read_npz(path: Path, keys: Sequence[str] = ()) -> dict[str, Any]:
     return _read(lambda file: unpickle.read_npz(file, keys), path)
 
 
+def read_json(path: Path) -> Any:
+    """The content of a JSON file."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise CaptureError(f"{path} cannot be read as JSON: {error}; copy it again from its source") from error
+
+
 def entries(path: Path, content: Any, *keys: str) -> list[Any]:
     """The values of `keys` in the dictionary `content` that was read from `path`."""
     if not isinstance(content, dict):
@@ -59,6 +68,45 @@ def entries(path: Path, content: Any, *keys: str) -> list[Any]:
         found = ", ".join(str(key) for key in list(content)[:12])
         raise CaptureError(f"{path} lacks {', '.join(missing)}; found {found}")
     return [content[key] for key in keys]
+
+
+def array(path: Path, name: str, value: Any, *shape: int) -> np.ndarray:
+    """`value`, read from `path`, as finite float64 of this shape but for axes of length 1; (-1,): any length but 0."""
+    found = _numbers(path, name, value)
+    wanted = (found.size,) if shape == (-1,) else shape
+    if not found.size or [n for n in found.shape if n != 1] != [n for n in wanted if n != 1]:
+        raise CaptureError(f"{path}: expected {name} {list(shape)}; found {list(found.shape)}")
+    if not np.isfinite(found).all():
+        raise CaptureError(f"{path}: {name} is not finite; copy the file again from its source")
+    return found.reshape(shape)
+
+
+def arrays(path: Path, content: Any, **shapes: tuple[int, ...]) -> list[np.ndarray]:
+    """The entries of these names in the dictionary `content`, each as `array`."""
+    values = entries(path, content, *shapes)
+    return [array(path, name, value, *shapes[name]) for name, value in zip(shapes, values, strict=True)]
+
+
+def stack(path: Path, name: str, value: Any, *shape: int, counts: Collection[int] = ()) -> np.ndarray:
+    """`value` as float64 [N, *shape], N one of `counts`, if given; -1: any length. Rows may hold a NaN: each is
+    checked when it is used, so that one bad row does not cost the others."""
+    found = _numbers(path, name, value)
+    n = len(found) if found.ndim else 0
+    known = int(np.prod([length for length in shape if length != -1]))
+    row = tuple(found.size // max(n, 1) // known if length == -1 else length for length in shape)
+    if not found.ndim or found.size != n * np.prod(row, dtype=int):
+        raise CaptureError(f"{path}: expected {name} {list(shape)} in each row; found {list(found.shape)}")
+    if counts and n not in counts:
+        wanted = " or ".join(str(count) for count in dict.fromkeys(counts))
+        raise CaptureError(f"{path}: expected {wanted} rows of {name}; found {n}")
+    return found.reshape(n, *row)
+
+
+def _numbers(path: Path, name: str, value: Any) -> np.ndarray:
+    try:
+        return np.asarray(value, np.float64)
+    except (TypeError, ValueError) as error:
+        raise CaptureError(f"{path}: {name} holds something else than numbers: {error}") from error
 
 
 def images_in(folder: Path) -> list[Path]:

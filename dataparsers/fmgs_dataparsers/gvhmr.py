@@ -8,7 +8,6 @@ is the one whose joints fit best. Without it, the pelvis is that of SMPL-X's mea
 from __future__ import annotations
 
 import os
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,10 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from fmgs_dataparsers.assemble import Calibration, Options, monocular
 from fmgs_dataparsers.capture import Capture, CaptureError
 from fmgs_dataparsers.conventions import N_BETAS, BodyFile, Fit, checked
-from fmgs_dataparsers.files import entries, read_npz
+from fmgs_dataparsers.files import array, entries, read_npz, stack
 from fmgs_dataparsers.own_video import masks_beside
 from fmgs_dataparsers.video import source_frames
+from fmgs_nerfstudio.body.unpickle import FAILURES
 
 NAME = "gvhmr"
 SIGNATURE = "hmr4d_results.pt beside a video or images/"
@@ -45,17 +45,16 @@ def read(root: Path, options: Options) -> Capture:
     """
     path = root / "hmr4d_results.pt"
     params, K = entries(path, _load(path), "smpl_params_incam", "K_fullimg")
-    keys = ("global_orient", "body_pose", "transl", "betas")
-    orient, local, transl, betas = (np.asarray(value, np.float64) for value in entries(path, params, *keys))
-    K, betas = np.asarray(K, np.float64), np.atleast_2d(betas)
-    if local.shape != (len(orient), 63) or transl.shape != orient.shape or len(K) != len(orient):
-        raise CaptureError(
-            f"{path}: expected global_orient [L, 3], body_pose [L, 63], transl [L, 3], K_fullimg [L, 3, 3]"
-        )
+    orient, local, transl, betas = entries(path, params, "global_orient", "body_pose", "transl", "betas")
+    orient = stack(path, "global_orient", orient, 3)
+    n = [len(orient)]
+    local, transl = stack(path, "body_pose", local, 63, counts=n), stack(path, "transl", transl, 3, counts=n)
+    K = stack(path, "K_fullimg", K, 3, 3, counts=n)
+    # One person has one shape.
+    mean = array(path, "betas", stack(path, "betas", np.atleast_2d(betas), -1, counts=[1, *n]).mean(0), -1)
     body = options.body(root)
     images = source_frames(root)
-    # One person has one shape.
-    shape, pelvis = _shape(root, options, body, betas.mean(0))
+    shape, pelvis = _shape(root, options, body, mean)
 
     def fit(i: int) -> Fit:
         if i >= len(orient):
@@ -69,7 +68,7 @@ def read(root: Path, options: Options) -> Capture:
         protocol="last-fifth",
         images=images,
         mask=masks_beside(root, images),
-        calibration=lambda i: Calibration(K[min(i, len(K) - 1)], np.eye(4)),
+        calibration=lambda i: Calibration(array(path, "K_fullimg", K[min(i, len(K) - 1)], 3, 3), np.eye(4)),
         fit=fit,
         body=body,
     )
@@ -78,7 +77,7 @@ def read(root: Path, options: Options) -> Capture:
 def _load(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+    except FAILURES as error:
         raise CaptureError(f"{path} cannot be read as a file of tensors: {error}; copy it again") from error
 
 
@@ -94,6 +93,10 @@ def _shape(root: Path, options: Options, body: BodyFile, betas: np.ndarray) -> t
         return np.zeros(N_BETAS), _SMPLX_PELVIS
     keys = ("v_template", "shapedirs", "J_regressor")
     template, directions, regressor = entries(path, read_npz(path, keys), *keys)
+    template = stack(path, "v_template", template, 3)
+    directions = stack(path, "shapedirs", directions, 3, -1, counts=[len(template)])
+    regressor = stack(path, "J_regressor", regressor, len(template))
     n = min(len(betas), directions.shape[-1])
     joints = regressor[:_BODY_JOINTS] @ (template + directions[..., :n] @ betas[:n])
+    joints = array(path, "its joints", joints, _BODY_JOINTS, 3)
     return body.betas(joints, _RIDGE), joints[0]

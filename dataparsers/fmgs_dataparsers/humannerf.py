@@ -8,7 +8,6 @@ stored: they are found from the joints of the T-pose.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import numpy as np
 from fmgs_dataparsers.assemble import Calibration, Options, monocular
 from fmgs_dataparsers.capture import Capture, CaptureError
 from fmgs_dataparsers.conventions import BodyFile, Fit, checked, easymocap_pelvis, opencv_intrinsics, seen_from
-from fmgs_dataparsers.files import entries, images_in, read_npy, read_pickle
+from fmgs_dataparsers.files import array, arrays, entries, images_in, read_json, read_npy, read_pickle, stack
 from fmgs_dataparsers.own_video import masks_beside
 from fmgs_dataparsers.protocols import subject_of
 
@@ -80,44 +79,42 @@ def _prepared(root: Path, body: BodyFile) -> _Readers:
     cameras_file, infos_file = root / "cameras.pkl", root / "mesh_infos.pkl"
     cameras, infos = read_pickle(cameras_file), read_pickle(infos_file)
     entries(cameras_file, cameras)
-    mean_betas = read_npy(root / "avg_betas.npy") if (root / "avg_betas.npy").is_file() else None
+    mean = root / "avg_betas.npy"
+    mean_betas = array(mean, "betas", read_npy(mean), -1) if mean.is_file() else None
 
     def camera(stem: str) -> Camera:
         entry = _entry(cameras_file, cameras, stem)
         K, E = entries(cameras_file, entry, "intrinsics", "extrinsics")
-        distortion = np.asarray(entry["distortions"], np.float64).ravel() if "distortions" in entry else None
-        return np.asarray(K)[:3, :3], distortion, np.asarray(E, np.float64)
+        K = stack(cameras_file, "intrinsics", K, -1)[:3, :3]  # some write 4 x 4
+        K, E = array(cameras_file, "intrinsics", K, 3, 3), array(cameras_file, "extrinsics", E, 4, 4)
+        distortion = entry.get("distortions")
+        return K, None if distortion is None else array(cameras_file, "distortions", distortion, 5), E
 
     def fit(stem: str) -> Fit:
         entry = _entry(infos_file, infos, stem)
-        Rh, Th, poses, joints = entries(infos_file, entry, "Rh", "Th", "poses", "tpose_joints")
-        joints = np.asarray(joints, np.float64)
+        shapes = {"Rh": (3,), "Th": (3,), "poses": (72,), "tpose_joints": (24, 3)}
+        Rh, Th, poses, joints = arrays(infos_file, entry, **shapes)
         betas = next((entry[key] for key in ("betas", "beats") if key in entry), mean_betas)  # MonoHuman's spelling
-        betas = body.betas(joints) if betas is None else np.asarray(betas)
-        Rh, Th = (np.asarray(value, np.float64).ravel() for value in (Rh, Th))
+        betas = body.betas(joints) if betas is None else betas
         # Joints are stored from the pelvis (videos) or from SMPL's origin (ZJU-MoCap): this holds for both.
         pelvis = easymocap_pelvis(Rh, Th, joints[0])
-        return checked(infos_file, np.r_[Rh, np.asarray(poses).ravel()[3:]], pelvis, betas)
+        return checked(infos_file, np.r_[Rh, poses[3:]], pelvis, betas)
 
     return cameras, camera, fit
 
 
 def _metadata(root: Path, body: BodyFile) -> _Readers:
     path = root / "metadata.json"
-    try:
-        content = json.loads(path.read_text())
-    except ValueError as error:
-        raise CaptureError(f"{path} is no JSON: {error}") from error
-
+    content = read_json(path)
     entries(path, content)
 
     def camera(stem: str) -> Camera:
-        K, E = entries(path, _entry(path, content, stem), "cam_intrinsics", "cam_extrinsics")
-        return np.asarray(K, np.float64), None, np.asarray(E, np.float64)
+        K, E = arrays(path, _entry(path, content, stem), cam_intrinsics=(3, 3), cam_extrinsics=(4, 4))
+        return K, None, E
 
     def fit(stem: str) -> Fit:
         poses, betas = entries(path, _entry(path, content, stem), "poses", "betas")
-        return body.fit(path, np.asarray(poses), np.zeros(3), np.asarray(betas))
+        return body.fit(path, poses, np.zeros(3), betas)
 
     return content, camera, fit
 

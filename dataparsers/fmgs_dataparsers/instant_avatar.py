@@ -17,8 +17,8 @@ import numpy as np
 from fmgs_dataparsers.assemble import Calibration, Options, monocular
 from fmgs_dataparsers.capture import Capture, CaptureError
 from fmgs_dataparsers.conventions import BodyFile, Fit, opencv_intrinsics
-from fmgs_dataparsers.files import entries, images_in, read_npz
-from fmgs_dataparsers.own_video import masks_beside
+from fmgs_dataparsers.files import arrays, entries, images_in, read_npz, stack
+from fmgs_dataparsers.own_video import masks_beside, row_of
 from fmgs_dataparsers.people_snapshot import gender_of
 from fmgs_dataparsers.protocols import INSTANT_AVATAR, frames_of, subject_of
 
@@ -41,8 +41,8 @@ def read(root: Path, options: Options) -> Capture:
         FileNotFoundError: no body model.
     """
     path = root / "cameras.npz"
-    K, extrinsic, height, width = entries(path, read_npz(path), "intrinsic", "extrinsic", "height", "width")
-    calibration = Calibration(opencv_intrinsics(K), np.asarray(extrinsic, np.float64), None, (int(width), int(height)))
+    K, extrinsic, height, width = arrays(path, read_npz(path), intrinsic=(3, 3), extrinsic=(4, 4), height=(), width=())
+    calibration = Calibration(opencv_intrinsics(K), extrinsic, None, (int(width), int(height)))
     images = images_in(root / "images")
     body = options.body(root, gender_of(root))
     fits = _snapshot_fits(root, body) or _own_fits(root, body, images)
@@ -88,18 +88,19 @@ def _own_fits(root: Path, body: BodyFile, images: Sequence[Path]) -> dict[int, F
     fits = dict(enumerate(_rows(path, body)))
     if path.parent.name == "poses" and len(fits) != len(images):
         raise CaptureError(f"{path} has {len(fits)} rows for {len(images)} images; expected one per image")
-    return fits
+    row = row_of(images, len(fits))
+    return {i: fits[row(i)] for i in range(len(images)) if row(i) in fits}
 
 
 def _rows(path: Path, body: BodyFile) -> list[Fit]:
     content: Any = read_npz(path)
     if "thetas" in content:
-        poses = np.asarray(content["thetas"]).reshape(-1, 72)
+        poses = stack(path, "thetas", content["thetas"], 72)
     else:
         orient, local = entries(path, content, "global_orient", "body_pose")
-        poses = np.concatenate([np.asarray(orient).reshape(-1, 3), np.asarray(local).reshape(-1, 69)], axis=1)
-    transl, betas = entries(path, content, "transl", "betas")
-    betas = np.atleast_2d(betas)
-    if len(transl) != len(poses) or len(betas) not in (1, len(poses)):
-        raise CaptureError(f"{path}: {len(poses)} poses, {len(transl)} translations and {len(betas)} betas")
-    return [body.fit(path, poses[i], transl[i], betas[i % len(betas)]) for i in range(len(poses))]
+        orient = stack(path, "global_orient", orient, 3)
+        poses = np.hstack([orient, stack(path, "body_pose", local, 69, counts=[len(orient)])])
+    n, (transl, betas) = len(poses), entries(path, content, "transl", "betas")
+    transl = stack(path, "transl", transl, 3, counts=[n])
+    betas = stack(path, "betas", np.atleast_2d(betas), -1, counts=[1, n])
+    return [body.fit(path, poses[i], transl[i], betas[i % len(betas)]) for i in range(n)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -12,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from fmgs_dataparsers.files import CaptureError, decode, image_size, is_whole
+from fmgs_nerfstudio.body.unpickle import FAILURES
 from fmgs_nerfstudio.priors.maps import Priors
 
 Mask = Float[np.ndarray, "H W"]
@@ -96,7 +99,7 @@ class ArrayMask:
     def _open(self) -> np.ndarray:
         try:
             array = np.load(self.file, mmap_mode="r", allow_pickle=False)
-        except (ValueError, OSError, EOFError) as error:
+        except FAILURES as error:
             raise CaptureError(f"{self.file} cannot be read as a mask: {error}") from error
         if array.ndim == 3 and 1 in (array.shape[0], array.shape[-1]):
             array = array[0] if array.shape[0] == 1 else array[..., 0]
@@ -114,12 +117,12 @@ class HdfMask:
 
     def size(self) -> tuple[int, int]:
         with open_hdf(self.file) as content:
-            _, height, width = content["masks"].shape  # pyright: ignore[reportAttributeAccessIssue]
+            _, height, width = _dataset(self.file, content).shape
         return int(width), int(height)
 
     def read(self) -> Mask:
         with open_hdf(self.file) as content:
-            return (np.asarray(content["masks"][self.row]) != 0).astype(np.float32)  # pyright: ignore[reportIndexIssue]
+            return (_dataset(self.file, content)[self.row] != 0).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -136,11 +139,14 @@ class RleMask:
         return self.width, self.height
 
     def read(self) -> Mask:
-        runs = run_lengths(self.counts)
-        values = np.repeat(np.arange(len(runs)) % 2, runs)
-        if len(values) != self.height * self.width:
-            raise CaptureError(f"{self.file}: a mask's run lengths do not fill {self.width} x {self.height} pixels")
-        return values.reshape(self.width, self.height).T.astype(np.float32)
+        try:
+            runs = run_lengths(self.counts)
+            values = np.repeat(np.arange(len(runs)) % 2, runs)
+            return values.reshape(self.width, self.height).T.astype(np.float32)
+        except (IndexError, ValueError, OverflowError) as error:
+            raise CaptureError(
+                f"{self.file}: a mask's run lengths do not fill {self.width} x {self.height} pixels: {error}"
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -198,16 +204,35 @@ def run_lengths(counts: bytes) -> list[int]:
     return runs
 
 
-def open_hdf(path: Path) -> h5py.File:
+@contextmanager
+def open_hdf(path: Path) -> Iterator[h5py.File]:
     """An HDF5 file for reading.
 
     Raises:
-        CaptureError: it is missing, truncated, or something else.
+        CaptureError: it is missing, damaged (which may show only when it is read), or something else.
     """
     try:
-        return h5py.File(path, "r")
-    except OSError as error:
+        with h5py.File(path, "r") as file:
+            yield file
+    except (OSError, RuntimeError, KeyError, TypeError) as error:
         raise CaptureError(f"{path} cannot be read as HDF5: {error}; copy it again from its source") from error
+
+
+def count_masks(path: Path) -> int:
+    """Rows of the dataset `masks` of an HDF5 file.
+
+    Raises:
+        CaptureError: it is no such file.
+    """
+    with open_hdf(path) as content:
+        return len(_dataset(path, content))
+
+
+def _dataset(path: Path, content: h5py.File) -> h5py.Dataset:
+    found = content.get("masks")
+    if not isinstance(found, h5py.Dataset) or found.ndim != 3 or found.dtype.kind not in "biuf":
+        raise CaptureError(f"{path}: expected a dataset 'masks' [N, H, W] of numbers")
+    return found
 
 
 def _coverage(values: np.ndarray) -> Mask:

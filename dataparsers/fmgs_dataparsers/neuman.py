@@ -17,9 +17,9 @@ from scipy.spatial.transform import Rotation
 from fmgs_dataparsers.assemble import Calibration, Options, monocular
 from fmgs_dataparsers.capture import Capture, CaptureError
 from fmgs_dataparsers.conventions import BodyFile, Fit, checked, rotation, seen_from
-from fmgs_dataparsers.files import by_name, entries, images_in, number, read_joblib, read_npy, read_npz
+from fmgs_dataparsers.files import array, by_name, entries, images_in, number, read_joblib, read_npy, read_npz, stack
 from fmgs_dataparsers.masks import ArrayMask, ImageMask, MaskSource
-from fmgs_dataparsers.own_video import longest_track
+from fmgs_dataparsers.own_video import longest_track, row_of
 from fmgs_dataparsers.protocols import BLACK, ChosenSplit
 
 NAME = "neuman"
@@ -46,7 +46,7 @@ def read(root: Path, options: Options) -> Capture:
     calibration = _intrinsics(root / "sparse" / "cameras.txt")
     poses = _extrinsics(root / "sparse" / "images.txt")
     body = options.body(root)
-    placed = _hugs(root, body) if (root / _HUGS).is_file() else _aligned(root, body)
+    placed = _hugs(root, body, images) if (root / _HUGS).is_file() else _aligned(root, body)
 
     def fit(i: int) -> Fit:
         if images[i].name not in poses:
@@ -73,18 +73,26 @@ _Placed = Callable[[int, Path], tuple[Fit, float]]
 
 
 def _aligned(root: Path, body: BodyFile) -> _Placed:
-    path = next((root / name for name in _FITS if (root / name).is_file()), root / _FITS[0])
+    path = next((root / name for name in _FITS if (root / name).is_file()), None)
+    if path is None:
+        raise CaptureError(f"{root} has neither {' nor '.join(_FITS)}; copy one of them again from its source")
     track = longest_track(path, read_joblib(path))
-    poses, betas = entries(path, dict(track), "pose", "betas")
-    alignments = read_npy(root / "alignments.npy")
+    pose, betas = entries(path, dict(track), "pose", "betas")
+    poses = stack(path, "pose", pose, 72)
+    betas = stack(path, "betas", betas, -1, counts=[len(poses)])
+    align_file = root / "alignments.npy"
+    alignments = read_npy(align_file)
 
     def placed(i: int, image: Path) -> tuple[Fit, float]:
         frame = number(image.stem)
-        if frame is None or frame >= len(poses) or image.name not in alignments:
-            raise CaptureError(f"{path} or {root / 'alignments.npy'} has no entry for {image.name}")
+        if frame is None or frame >= len(poses):
+            raise CaptureError(f"{path} has {len(poses)} frames, none for {image.name}")
         fit = body.fit(path, poses[frame], np.zeros(3), betas[frame])
-        A = np.asarray(alignments[image.name], np.float64)  # [4, 3], on rows: world = [x, 1] A
+        (alignment,) = entries(align_file, alignments, image.name)
+        A = array(align_file, image.name, alignment, 4, 3)  # on rows: world = [x, 1] A
         scale = np.cbrt(np.linalg.det(A[:3]))
+        if not scale > 0:
+            raise CaptureError(f"{align_file}: the alignment of {image.name} is no rotation and scale")
         turn = Rotation.from_matrix(rotation(A[:3].T / scale))
         root_turn = (turn * Rotation.from_rotvec(fit.pose[:3])).as_rotvec()
         return checked(path, np.r_[root_turn, fit.pose[3:]], fit.pelvis @ A[:3] + A[3], fit.betas), float(scale)
@@ -92,20 +100,26 @@ def _aligned(root: Path, body: BodyFile) -> _Placed:
     return placed
 
 
-def _hugs(root: Path, body: BodyFile) -> _Placed:
+def _hugs(root: Path, body: BodyFile, images: list[Path]) -> _Placed:
     path = root / _HUGS
     keys = ("global_orient", "body_pose", "transl", "scale", "betas")
     orient, local, transl, scale, betas = entries(path, read_npz(path, keys), *keys)
+    transl = stack(path, "transl", transl, 3)
     n = len(transl)
-    poses = np.concatenate([np.reshape(orient, (n, 3)), np.reshape(local, (n, 69))], axis=1)
-    scales, betas = np.resize(scale, n), np.atleast_2d(betas)
+    poses = np.hstack(
+        [stack(path, "global_orient", orient, 3, counts=[n]), stack(path, "body_pose", local, 69, counts=[n])]
+    )
+    scales = np.resize(stack(path, "scale", np.ravel(scale), counts=[1, n]), n)
+    betas = stack(path, "betas", np.atleast_2d(betas), -1, counts=[1, n])
+    row_at = row_of(images, n)
 
     def placed(i: int, image: Path) -> tuple[Fit, float]:
-        if i >= n:
+        row = row_at(i)
+        if row >= n:
             raise CaptureError(f"{path} has {n} frames, none for {image.name}")
-        fit = body.fit(path, poses[i], np.zeros(3), betas[i % len(betas)])
+        fit = body.fit(path, poses[row], np.zeros(3), betas[row % len(betas)])
         # World = scale * SMPL + transl: the pelvis is scaled with the body.
-        return checked(path, fit.pose, scales[i] * fit.pelvis + transl[i], fit.betas), float(scales[i])
+        return checked(path, fit.pose, scales[row] * fit.pelvis + transl[row], fit.betas), float(scales[row])
 
     return placed
 
@@ -131,25 +145,29 @@ def _masks(root: Path, images: list[Path]) -> Callable[[int], MaskSource | None]
 def _lines(path: Path) -> list[list[str]]:
     if not path.is_file():
         raise CaptureError(
-            f"{path} is missing; export COLMAP's model as text (colmap model_converter --output_type TXT)"
+            f"{path} is missing; copy it again, or export COLMAP's model as text "
+            "(colmap model_converter --output_type TXT)"
         )
-    return [line.split() for line in path.read_text().splitlines() if not line.startswith("#")]
+    try:
+        return [line.split() for line in path.read_text().splitlines() if not line.startswith("#")]
+    except UnicodeDecodeError as error:
+        raise CaptureError(f"{path} is no text: {error}; copy it again from its source") from error
 
 
 def _intrinsics(path: Path) -> Calibration:
     """COLMAP's pixel centres are ours."""
     cameras = [words for words in _lines(path) if words]
-    if len(cameras) != 1:
-        raise CaptureError(f"{path}: expected one camera, found {len(cameras)}")
-    _, model, width, height, *rest = cameras[0]
-    values = [float(word) for word in rest]
-    if model == "SIMPLE_PINHOLE":
-        values = [values[0], *values]
-    elif model != "PINHOLE":
-        raise CaptureError(
-            f"{path}: expected an undistorted PINHOLE camera, found {model}; run colmap image_undistorter"
-        )
-    fx, fy, cx, cy = values
+    match cameras:
+        case [[_, "PINHOLE" as model, *words]]:
+            width, height, fx, fy, cx, cy = array(path, model, words, 6)
+        case [[_, "SIMPLE_PINHOLE" as model, *words]]:
+            width, height, fx, cx, cy = array(path, model, words, 5)
+            fy = fx
+        case _:
+            found = " and ".join(" ".join(words[:2]) for words in cameras) or "none"
+            raise CaptureError(
+                f"{path}: expected one undistorted PINHOLE camera, found {found}; run colmap image_undistorter"
+            )
     K = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
     return Calibration(K, np.eye(4), None, (int(width), int(height)))
 
@@ -160,7 +178,9 @@ def _extrinsics(path: Path) -> dict[str, np.ndarray]:
     for words in _lines(path)[::2]:
         if len(words) < 10:
             continue
-        values = np.array(words[1:8], np.float64)
+        values = array(path, f"the pose of image {words[0]}", words[1:8], 7)
+        if not values[:4].any():
+            raise CaptureError(f"{path}: the quaternion of image {words[0]} is 0; copy the file again from its source")
         matrix = np.eye(4)
         matrix[:3, :3] = Rotation.from_quat(values[[1, 2, 3, 0]]).as_matrix()
         matrix[:3, 3] = values[4:]
@@ -170,10 +190,17 @@ def _extrinsics(path: Path) -> dict[str, np.ndarray]:
 
 def _split(root: Path, names: list[str]) -> ChosenSplit | None:
     files = {part: root / f"{part}_split.txt" for part in ("train", "test")}
-    if not all(file.is_file() for file in files.values()):
+    if not any(file.is_file() for file in files.values()):
         return None
-    chosen = {
-        part: [(0, names.index(name)) for name in file.read_text().split() if name in names]
-        for part, file in files.items()
-    }
+    chosen = {part: [(0, i) for i in _places(file, names)] for part, file in files.items()}
     return ChosenSplit("neuman", {"train": chosen["train"], "novel_view": [], "novel_pose": chosen["test"]}, BLACK)
+
+
+def _places(file: Path, names: list[str]) -> list[int]:
+    """Where the images that `file` lists are among those there are."""
+    listed = [name for line in _lines(file) for name in line]
+    unknown = [name for name in listed if name not in names]
+    if unknown or not listed:
+        what = f"{unknown[0]}, which is not in images/" if unknown else "no images"
+        raise CaptureError(f"{file} names {what}; copy both again from their source")
+    return [names.index(name) for name in listed]

@@ -13,7 +13,7 @@ import numpy as np
 from fmgs_dataparsers.assemble import Calibration
 from fmgs_dataparsers.capture import CaptureError
 from fmgs_dataparsers.conventions import centred_intrinsics
-from fmgs_dataparsers.files import IMAGE_SUFFIXES, by_name, image_size, number
+from fmgs_dataparsers.files import IMAGE_SUFFIXES, by_name, entries, image_size, number
 from fmgs_dataparsers.masks import ArrayMask, ImageMask, MaskSource
 
 _FOLDERS = ("masks", "mask")
@@ -73,22 +73,33 @@ def humans4d_focal(width: int, height: int) -> float:
 
 def longest_track(path: Path, tracks: Any) -> Mapping[str, Any]:
     """Of {person: {key: values per frame}}, the person seen for the longest."""
-    people = [track for track in tracks.values() if isinstance(track, dict)] if isinstance(tracks, dict) else []
-    people = [track for track in people if "pose" in track]
+    members = tracks.values() if isinstance(tracks, dict) else ()
+    people = [track for track in members if isinstance(track, dict) and track]
     if not people:
         raise CaptureError(f"{path} tracks nobody; expected {{person: {{'pose': [N, 72], ...}}}}")
-    return max(people, key=lambda track: len(track["pose"]))
+    return max(people, key=lambda track: np.size(entries(path, dict(track), "pose")[0]))
+
+
+def row_of(images: Sequence[Path], n_rows: int) -> Callable[[int], int]:
+    """The row of an image in a file with one row per frame: by order where there are as many of them; else images are
+    missing, and the numbers in their names count the rows from the first on."""
+    numbers = [number(image.stem) for image in images]
+    known = [value for value in numbers if value is not None]
+    if len(images) == n_rows or len(set(known)) < len(numbers):
+        return lambda i: i
+    return lambda i: known[i] - min(known)
 
 
 def rows_by_frame(path: Path, names: Sequence[str], images: Sequence[Path]) -> dict[int, str]:
     """For each image's place in the video, the name under which a tracker filed it.
 
-    Names match where every one is an image's stem; else, where there are as many, by order; else by the number in them,
-    counted from 1 where the last image's says so.
+    Names match where every one is an image's stem, or every image has one; else, where there are as many, by order;
+    else by the number in them, counted from 1 where the last image's says so.
     """
     ordered = sorted(names)
     stems = {Path(name).stem: name for name in ordered}
-    if stems.keys() <= {image.stem for image in images}:
+    shown = {image.stem for image in images}
+    if stems.keys() <= shown or shown <= stems.keys():
         return {i: stems[image.stem] for i, image in enumerate(images) if image.stem in stems}
     if len(ordered) == len(images):
         return dict(enumerate(ordered))

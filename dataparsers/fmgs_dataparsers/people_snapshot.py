@@ -13,8 +13,8 @@ import numpy as np
 from fmgs_dataparsers.assemble import Calibration, Options, monocular
 from fmgs_dataparsers.capture import Capture, CaptureError
 from fmgs_dataparsers.conventions import Fit, opencv_intrinsics
-from fmgs_dataparsers.files import entries, read_pickle
-from fmgs_dataparsers.masks import HdfMask, open_hdf
+from fmgs_dataparsers.files import array, arrays, entries, read_pickle, stack
+from fmgs_dataparsers.masks import HdfMask, count_masks, open_hdf
 from fmgs_dataparsers.video import source_frames
 
 NAME = "people-snapshot"
@@ -36,10 +36,7 @@ def read(root: Path, options: Options) -> Capture:
     calibration = read_camera(root / "camera.pkl")
     poses, trans, betas = _poses(root / "reconstructed_poses.hdf5")
     masks = root / "masks.hdf5"
-    with open_hdf(masks) as content:
-        if "masks" not in content:
-            raise CaptureError(f"{masks} has no dataset 'masks'")
-        n_masks = len(content["masks"])  # pyright: ignore[reportArgumentType]
+    n_masks = count_masks(masks)
     # Where there are more poses than masks, the first are of frames before the video.
     first = max(0, len(poses) - n_masks)
     body = options.body(root, gender_of(root))
@@ -70,17 +67,16 @@ def gender_of(root: Path) -> str:
 
 def read_camera(path: Path) -> Calibration:
     """PeopleSnapshot's `camera.pkl`; the camera is the world."""
-    f, c, k, width, height = entries(path, read_pickle(path), "camera_f", "camera_c", "camera_k", "width", "height")
-    K = np.array([[f[0], 0, c[0]], [0, f[1], c[1]], [0, 0, 1]], np.float64)
-    size = (int(width), int(height))
-    return Calibration(opencv_intrinsics(K), np.eye(4), np.asarray(k, np.float64).ravel(), size)
+    f, c, k, width, height = arrays(
+        path, read_pickle(path), camera_f=(2,), camera_c=(2,), camera_k=(5,), width=(), height=()
+    )
+    K = np.array([[f[0], 0, c[0]], [0, f[1], c[1]], [0, 0, 1]])
+    return Calibration(opencv_intrinsics(K), np.eye(4), k, (int(width), int(height)))
 
 
 def _poses(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    with open_hdf(path) as content:
-        if missing := [key for key in ("pose", "trans", "betas") if key not in content]:
-            raise CaptureError(f"{path} lacks {', '.join(missing)}")
-        poses, trans, betas = (np.asarray(content[key], np.float64) for key in ("pose", "trans", "betas"))
-    if poses.ndim != 2 or poses.shape[1] != 72 or trans.shape != (len(poses), 3):
-        raise CaptureError(f"{path}: expected pose [N, 72] and trans [N, 3]; found {poses.shape} and {trans.shape}")
-    return poses, trans, betas
+    with open_hdf(path) as file:
+        content = {key: np.asarray(file[key]) for key in ("pose", "trans", "betas") if key in file}
+    pose, trans, betas = entries(path, content, "pose", "trans", "betas")
+    poses = stack(path, "pose", pose, 72)
+    return poses, stack(path, "trans", trans, 3, counts=[len(poses)]), array(path, "betas", betas, -1)

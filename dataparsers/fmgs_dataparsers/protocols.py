@@ -5,7 +5,6 @@ Ranges of frames are those of the papers' code; each function is a pure list of 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from fmgs_dataparsers.capture import Split
-from fmgs_dataparsers.files import CaptureError
+from fmgs_dataparsers.files import CaptureError, read_json
 
 Indices = dict[Split, list[tuple[int, int]]]
 Name = Literal["auto", "humannerf", "gauhuman", "monohuman", "instantavatar", "last-fifth"]
@@ -134,8 +133,8 @@ def choose(wanted: str, default: str, root: Path, cameras: Sequence[str], n_fram
 
 
 def _own(path: Path, cameras: Sequence[str], n_frames: int) -> ChosenSplit:
+    protocol = read_json(path)
     try:
-        protocol = json.loads(path.read_text())
         indices: Indices = {
             split: [(cameras.index(camera), range(n_frames)[i]) for camera in part["cameras"] for i in part["frames"]]
             for split in ("train", "novel_view", "novel_pose")

@@ -17,7 +17,7 @@ import numpy as np
 from fmgs_dataparsers.assemble import Options, monocular
 from fmgs_dataparsers.capture import Capture, CaptureError
 from fmgs_dataparsers.conventions import N_BETAS, BodyFile, Fit, axis_angle
-from fmgs_dataparsers.files import entries, read_joblib, read_npz
+from fmgs_dataparsers.files import array, arrays, entries, read_joblib, read_npz, stack
 from fmgs_dataparsers.masks import MaskSource, RleMask
 from fmgs_dataparsers.own_video import (
     centred_camera,
@@ -43,10 +43,11 @@ class Tracker:
         self._files, self._focal, self._read_file = files, focal, read_file
 
     def _result(self, root: Path) -> Path | None:
+        """The file, or the folder of files."""
         for pattern in self._files:
             for found in (root.glob(pattern), root.glob(f"*/{pattern}")):
                 if path := next(iter(sorted(found)), None):
-                    return path
+                    return path.parent if "/" in pattern else path  # a file for each image
         return None
 
     def matches(self, root: Path) -> bool:
@@ -91,7 +92,12 @@ class Tracker:
 def _read_wham(path: Path, body: BodyFile, images: list[Path]) -> tuple[dict[int, Fit], dict[int, MaskSource]]:
     track = dict(longest_track(path, read_joblib(path)))
     pose, trans, betas, frames = entries(path, track, "pose", "trans", "betas", "frame_ids")
-    return {int(f): body.fit(path, pose[i], trans[i], betas[i]) for i, f in enumerate(frames)}, {}
+    pose = stack(path, "pose", pose, 72)
+    trans = stack(path, "trans", trans, 3, counts=[len(pose)])
+    betas = stack(path, "betas", betas, -1, counts=[len(pose)])
+    return {
+        int(f): body.fit(path, pose[i], trans[i], betas[i]) for i, f in enumerate(array(path, "frame_ids", frames, -1))
+    }, {}
 
 
 def _read_humans4d(path: Path, body: BodyFile, images: list[Path]) -> tuple[dict[int, Fit], dict[int, MaskSource]]:
@@ -99,20 +105,20 @@ def _read_humans4d(path: Path, body: BodyFile, images: list[Path]) -> tuple[dict
     if not isinstance(content, dict) or not all(isinstance(frame, dict) for frame in content.values()):
         raise CaptureError(f"{path} is no result of 4D-Humans: expected {{frame: {{'tid', 'smpl', 'camera', ...}}}}")
     place = {name: i for i, name in rows_by_frame(path, [str(name) for name in content], images).items()}
-    seen = Counter(int(person) for frame in content.values() for person in frame.get("tid", []))
+    seen = Counter(person for frame in content.values() for person in _people(path, frame))
     if not seen:
         raise CaptureError(f"{path} tracks nobody")
     person = seen.most_common(1)[0][0]
     fits, masks = {}, {}
     for name, frame in content.items():
-        tracks = [int(other) for other in frame.get("tid", [])]
+        tracks = _people(path, frame)
         if person not in tracks or str(name) not in place:
             continue
         smpl, camera = entries(path, frame, "smpl", "camera")
         i, row = place[str(name)], tracks.index(person)
-        if list(frame.get("tracked_time", [0] * len(tracks)))[row]:
+        if stack(path, "tracked_time", frame.get("tracked_time", [0] * len(tracks)), counts=[len(tracks)])[row]:
             continue  # PHALP also lists whom it last saw some frames ago
-        orient, local, betas = entries(path, smpl[row], "global_orient", "body_pose", "betas")
+        orient, local, betas = arrays(path, smpl[row], global_orient=(1, 3, 3), body_pose=(23, 3, 3), betas=(-1,))
         pose = np.r_[axis_angle(orient), axis_angle(local)]
         fits[i] = body.fit(path, pose, camera[row], betas)
         if mask := _rle(path, frame.get("mask", []), row):
@@ -120,20 +126,28 @@ def _read_humans4d(path: Path, body: BodyFile, images: list[Path]) -> tuple[dict
     return fits, masks
 
 
+def _people(path: Path, frame: Mapping[str, Any]) -> list[int]:
+    tid = stack(path, "tid", frame.get("tid", []))
+    return [int(person) for person in tid if np.isfinite(person)]
+
+
 def _rle(path: Path, masks: Any, row: int) -> RleMask | None:
     mask = masks[row] if len(masks) > row else None
     mask = mask[0] if isinstance(mask, list) and mask else mask
     if not isinstance(mask, Mapping) or "counts" not in mask:
         return None
-    counts, (height, width) = mask["counts"], mask["size"]
-    return RleMask(path, int(height), int(width), counts.encode("latin1") if isinstance(counts, str) else bytes(counts))
+    height, width = array(path, "a mask's size", mask["size"], 2)
+    counts = mask["counts"].encode("latin1") if isinstance(mask["counts"], str) else mask["counts"]
+    if not isinstance(counts, bytes):
+        raise CaptureError(f"{path}: expected a mask's counts as COCO's compressed run lengths")
+    return RleMask(path, int(height), int(width), counts)
 
 
 def _read_romp(path: Path, body: BodyFile, images: list[Path]) -> tuple[dict[int, Fit], dict[int, MaskSource]]:
-    if path.name == "video_results.npz":
+    if path.is_file():
         (content,) = entries(path, read_npz(path, ["results"]), "results")
     else:
-        content = {file.name: file for file in sorted(path.parent.glob("*.npz"))}
+        content = {file.name: file for file in sorted(path.glob("*.npz"))}
     if not isinstance(content, dict):
         raise CaptureError(f"{path} is no result of ROMP: expected {{frame: {{'smpl_thetas', 'cam_trans', ...}}}}")
     fits = {}
@@ -141,12 +155,16 @@ def _read_romp(path: Path, body: BodyFile, images: list[Path]) -> tuple[dict[int
         file = path
         frame = content[name]
         if isinstance(frame, Path):
-            file, frame = frame, read_npz(frame, ["results"]).get("results")
+            file, (frame,) = frame, entries(frame, read_npz(frame, ["results"]), "results")
         if not frame:
             continue  # nobody was found there
         thetas, betas, trans, cam = entries(file, frame, "smpl_thetas", "smpl_betas", "cam_trans", "cam")
-        if len(thetas):
-            largest = int(np.argmax(np.asarray(cam)[:, 0]))
+        if n := len(thetas := stack(file, "smpl_thetas", thetas, 72)):
+            betas = stack(file, "smpl_betas", betas, -1, counts=[n])
+            trans, cam = (
+                stack(file, name, value, 3, counts=[n]) for name, value in (("cam_trans", trans), ("cam", cam))
+            )
+            largest = int(np.argmax(cam[:, 0]))
             # BEV's eleventh is the share of a child's body, which SMPL has not.
             fits[i] = body.fit(file, thetas[largest], trans[largest], betas[largest][:N_BETAS])
     return fits, {}

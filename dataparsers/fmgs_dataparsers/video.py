@@ -53,9 +53,8 @@ def extract_frames(video: Path, folder: Path) -> list[Path]:
     Raises:
         CaptureError: the video cannot be read or the folder cannot be written.
     """
-    stamp = {"video": video.name, "bytes": video.stat().st_size}
     note = folder / "source.json"
-    if note.is_file() and json.loads(note.read_text()) == stamp:
+    if note.is_file() and note.read_bytes() == _stamp(video, folder):
         return images_in(folder)
     CONSOLE.log(f"Writing the frames of {video.name} to {folder}, once")
     try:
@@ -63,7 +62,7 @@ def extract_frames(video: Path, folder: Path) -> list[Path]:
         temporary.chmod(0o755)  # mkdtemp's 0700 would lock other users out
         try:
             _write_frames(video, temporary)
-            (temporary / note.name).write_text(json.dumps(stamp))
+            (temporary / note.name).write_bytes(_stamp(video, temporary))
             if folder.exists():
                 shutil.rmtree(folder)
             os.replace(temporary, folder)
@@ -79,9 +78,17 @@ def extract_frames(video: Path, folder: Path) -> list[Path]:
     return images_in(folder)
 
 
+def _stamp(video: Path, folder: Path) -> bytes:
+    """What tells whether `folder` has all frames of `video`."""
+    content = {"video": video.name, "bytes": video.stat().st_size, "frames": len(images_in(folder))}
+    return json.dumps(content).encode()
+
+
 def _write_frames(video: Path, folder: Path) -> None:
     quality = [cv2.IMWRITE_JPEG_QUALITY, 97]
     with av.open(str(video)) as container:
+        if not container.streams.video:
+            raise CaptureError(f"{video} has no pictures in it; copy it again from its source")
         for i, frame in enumerate(container.decode(video=0)):
             turned = np.rot90(frame.to_ndarray(format="bgr24"), frame.rotation // 90)  # phones turn the picture
             path = folder / f"{i:06d}.jpg"

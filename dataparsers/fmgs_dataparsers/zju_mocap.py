@@ -13,12 +13,10 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
-
 from fmgs_dataparsers.assemble import Calibration, Options, Recording, Shot, assemble
 from fmgs_dataparsers.capture import Capture, CaptureError, Split
 from fmgs_dataparsers.conventions import BodyFile, Fit, opencv_intrinsics, world_to_camera
-from fmgs_dataparsers.files import entries, read_npy
+from fmgs_dataparsers.files import arrays, entries, read_npy
 from fmgs_dataparsers.masks import ImageMask, MaskSource, UnionMask
 from fmgs_dataparsers.protocols import choose
 
@@ -40,13 +38,25 @@ def read(root: Path, options: Options) -> Capture:
         CaptureError: a file is missing, truncated, or not what the layout says; names it.
         FileNotFoundError: no body model.
     """
-    calibration, instants = entries(root / "annots.npy", read_npy(root / "annots.npy"), "cams", "ims")
+    annots = root / "annots.npy"
+    calibration, instants = entries(annots, read_npy(annots), "cams", "ims")
+    params = next(root / name for name in _PARAMS if (root / name).is_dir())
+    return read_annotated(root, NAME, options, annots, calibration, listed(annots, instants), params)
+
+
+def listed(annots: Path, instants: Any) -> list[list[str]]:
+    """Names of images by instant, then by camera, as `annots` lists them.
+
+    Raises:
+        CaptureError: it is no such list.
+    """
     try:
         images = [list(instant["ims"]) for instant in instants]
     except (KeyError, TypeError, IndexError) as error:
-        raise CaptureError(f"{root / 'annots.npy'}: 'ims' is no list of {{'ims': names}}: {error}") from error
-    params = next(root / name for name in _PARAMS if (root / name).is_dir())
-    return read_annotated(root, NAME, options, root / "annots.npy", calibration, images, params)
+        raise CaptureError(f"{annots}: 'ims' is no list of {{'ims': names}}: {error}") from error
+    if not images or not all(images):
+        raise CaptureError(f"{annots}: 'ims' names no images, or none at some instant")
+    return images
 
 
 def read_annotated(
@@ -63,8 +73,6 @@ def read_annotated(
     Raises:
         CaptureError: as `read`.
     """
-    if not images or not images[0]:
-        raise CaptureError(f"{annots} names no images")
     names = [_relative(image).parent.name for image in images[0]]
     split = choose(options.protocol, "humannerf", root, names, len(images))
     shots: dict[Split, list[Shot]] = {
@@ -107,15 +115,13 @@ def _mask(root: Path, image: PurePosixPath) -> MaskSource | None:
 
 def _fit(body: BodyFile, folder: Path, frame: int) -> Fit:
     path = folder / f"{frame}.npy"
-    poses, Rh, Th, betas = entries(path, read_npy(path), "poses", "Rh", "Th", "shapes")
-    if np.size(poses) != 72:
-        raise CaptureError(f"{path}: expected poses [72], found {np.shape(poses)}")
-    return body.fit_easymocap(path, poses, Rh, Th, betas)
+    return body.fit_easymocap(path, *arrays(path, read_npy(path), poses=(72,), Rh=(3,), Th=(3,), shapes=(-1,)))
 
 
 def _calibration(annots: Path, cameras: Any, i: int) -> Calibration:
     try:
-        K, R, T, D = (np.asarray(cameras[key][i], np.float64) for key in ("K", "R", "T", "D"))
-        return Calibration(opencv_intrinsics(K), world_to_camera(R, T / 1000), D.ravel())
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+        camera = {key: cameras[key][i] for key in ("K", "R", "T", "D")}
+    except (KeyError, IndexError, TypeError) as error:
         raise CaptureError(f"{annots}: camera {i} has no K, R, T, D: {error}") from error
+    K, R, T, D = arrays(annots, camera, K=(3, 3), R=(3, 3), T=(3,), D=(5,))
+    return Calibration(opencv_intrinsics(K), world_to_camera(R, T / 1000), D)

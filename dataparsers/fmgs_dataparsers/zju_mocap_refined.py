@@ -10,7 +10,7 @@ from pathlib import Path
 from fmgs_dataparsers.assemble import Options
 from fmgs_dataparsers.capture import Capture, CaptureError
 from fmgs_dataparsers.files import entries, images_in, read_npy
-from fmgs_dataparsers.zju_mocap import read_annotated
+from fmgs_dataparsers.zju_mocap import listed, read_annotated
 
 NAME = "zju-mocap-refined"
 SIGNATURE = "annots.npy with smpl_params/ and images/00/"
@@ -34,11 +34,11 @@ def read(root: Path, options: Options) -> Capture:
     content = read_npy(annots)
     (calibration,) = entries(annots, content, "cams")
     if "ims" in content:
-        images = [list(instant["ims"]) for instant in content["ims"]]
+        images = listed(annots, content["ims"])
     else:
         folders = sorted(path for path in (root / "images").glob("*") if path.is_dir())
-        if not folders:
-            raise CaptureError(f"{annots} lists no images and {root / 'images'} has no folders of cameras")
-        frames = [image.name for image in images_in(folders[0])]
+        frames = [image.name for image in max(map(images_in, folders), key=len, default=[])]
+        if not frames:
+            raise CaptureError(f"{annots} lists no images and {root / 'images'} has no folders of cameras with images")
         images = [[f"images/{folder.name}/{name}" for folder in folders] for name in frames]
     return read_annotated(root, NAME, options, annots, calibration, images, root / "smpl_params")

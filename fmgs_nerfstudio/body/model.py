@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import smplx.lbs
@@ -15,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fmgs_nerfstudio.body.unpickle import read_pickle
+from fmgs_nerfstudio.body.unpickle import read_npz, read_pickle
 
 N_JOINTS = 24
 JOINT_NAMES = (
@@ -60,15 +59,7 @@ class BodyModel:
             ValueError: the file is broken or not in SMPL's schema; names the file and what is missing.
         """
         data = _read(path)
-        missing = [key for key in _KEYS if key not in data]
-        if missing:
-            raise ValueError(f"{path} is not an SMPL model file: it lacks {', '.join(missing)}")
-        n_vertices = data["v_template"].shape[0]
-        if data["weights"].shape != (n_vertices, N_JOINTS):
-            raise ValueError(
-                f"{path}: expected skinning weights of shape ({n_vertices}, {N_JOINTS}), SMPL's 24 joints, "
-                f"and found {data['weights'].shape}; SMPL-H and SMPL-X bodies are not supported"
-            )
+        n_vertices = len(data["v_template"])
 
         def tensor(value: np.ndarray) -> Tensor:
             return torch.from_numpy(np.ascontiguousarray(value, dtype=np.float32))
@@ -80,7 +71,7 @@ class BodyModel:
             posedirs=tensor(data["posedirs"].reshape(3 * n_vertices, -1).T),
             J_regressor=tensor(data["J_regressor"]),
             weights=tensor(data["weights"]),
-            parents=(-1, *(int(parent) for parent in data["kintree_table"][0, 1:])),
+            parents=_parents(path, data["kintree_table"]),
         )
 
     def shape(self, betas: Float[Tensor, "S"]) -> tuple[Float[Tensor, "V 3"], Float[Tensor, "24 3"]]:
@@ -112,17 +103,42 @@ class BodyModel:
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
-    if path.suffix == ".npz":
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                return dict(file)
-        except (ValueError, OSError, EOFError, BadZipFile, KeyError) as error:
-            raise ValueError(f"{path} cannot be read as an SMPL model file (.npz of plain arrays): {error}") from error
-    data = read_pickle(path)
+    """SMPL's arrays, of the right shapes and finite."""
+    data = read_npz(path, _KEYS) if path.suffix == ".npz" else read_pickle(path)
     if not isinstance(data, dict):
         raise ValueError(f"{path} is not an SMPL model file: it holds a {type(data).__name__}, not a dictionary")
-    dense = {key: value.toarray() if hasattr(value, "toarray") else value for key, value in data.items()}
-    return {key: np.asarray(value) for key, value in dense.items() if key in _KEYS}
+    if missing := [key for key in _KEYS if key not in data]:
+        raise ValueError(f"{path} is not an SMPL model file: it lacks {', '.join(missing)}")
+    try:
+        dense = {key: value.toarray() if hasattr(value := data[key], "toarray") else value for key in _KEYS}
+        arrays = {key: np.asarray(value) for key, value in dense.items()}
+    except (AttributeError, IndexError, TypeError, ValueError) as error:  # of a sparse matrix with parts missing
+        raise ValueError(f"{path} is not an SMPL model file: {error}") from error
+    V = len(np.atleast_1d(arrays["v_template"]))
+    F = 2 * V - 4  # a closed surface without holes
+    shapes = {
+        "v_template": (V, 3), "f": (F, 3), "shapedirs": (V, 3, None), "posedirs": (V, 3, 9 * (N_JOINTS - 1)),
+        "J_regressor": (N_JOINTS, V), "weights": (V, N_JOINTS), "kintree_table": (2, N_JOINTS),
+    }  # fmt: skip
+    for key, shape in shapes.items():
+        found = arrays[key]
+        if len(found.shape) != len(shape) or any(m not in (None, n) for m, n in zip(shape, found.shape, strict=True)):
+            raise ValueError(
+                f"{path}: expected {key} of shape {shape}, as SMPL's 24 joints have it, and found {found.shape}; "
+                "SMPL-H and SMPL-X bodies are not supported"
+            )
+        if found.dtype.kind not in "iuf" or not np.isfinite(found).all():
+            raise ValueError(f"{path}: {key} holds something else than finite numbers; get the file again")
+    if arrays["f"].min() < 0 or arrays["f"].max() >= V:
+        raise ValueError(f"{path}: f names vertices that are not there; get the file again")
+    return arrays
+
+
+def _parents(path: Path, kintree_table: Int[np.ndarray, "2 24"]) -> tuple[int, ...]:
+    parents = (-1, *(int(parent) for parent in kintree_table[0, 1:]))
+    if not all(0 <= parent < joint for joint, parent in enumerate(parents[1:], 1)):
+        raise ValueError(f"{path}: kintree_table is no tree of joints; get the file again")
+    return parents
 
 
 def find_body_model(gender: str, places: Sequence[Path | None]) -> Path:

@@ -8,6 +8,7 @@ import io
 import lzma
 import pickle
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -32,13 +33,12 @@ _ADMITTED = {
     ),
     ("_codecs", "encode"),
 }
-_FAILURES = (
+FAILURES = (
     pickle.UnpicklingError,
     EOFError,
     AttributeError,
     ImportError,
-    IndexError,
-    KeyError,
+    LookupError,
     TypeError,
     ValueError,
     OSError,
@@ -46,7 +46,14 @@ _FAILURES = (
     zlib.error,
     struct.error,
     zipfile.BadZipFile,
+    RuntimeError,
+    SyntaxError,
+    SystemError,
+    MemoryError,
+    OverflowError,
+    tokenize.TokenError,
 )
+"""What pickle, numpy, zipfile and the decompressors raise at a damaged file."""
 
 
 class _ChumpyArray:
@@ -138,7 +145,7 @@ def read_pickle(path: Path) -> Any:
     with path.open("rb") as file:
         try:
             return _plain(_RestrictedUnpickler(file, encoding="latin1").load())
-        except _FAILURES as error:
+        except FAILURES as error:
             raise ValueError(f"{path} cannot be read as a pickle of plain arrays: {error}") from error
 
 
@@ -151,7 +158,7 @@ def read_joblib(path: Path) -> Any:
     with path.open("rb") as file:
         try:
             return _plain(_JoblibUnpickler(_decompressed(file)).load())
-        except _FAILURES as error:
+        except FAILURES as error:
             raise ValueError(f"{path} cannot be read as a joblib file of plain arrays: {error}") from error
 
 
@@ -178,7 +185,7 @@ def read_numpy_object(path: Path) -> Any:
     with path.open("rb") as file:
         try:
             return _numpy_object(file)
-        except _FAILURES as error:
+        except FAILURES as error:
             raise ValueError(f"{path} cannot be read as a numpy file of plain arrays: {error}") from error
 
 
@@ -193,7 +200,7 @@ def read_npz(path: Path, keys: Sequence[str] = ()) -> dict[str, Any]:
             names = [name.removesuffix(".npy") for name in archive.namelist()]
             wanted = [name for name in names if not keys or name in keys]
             return {name: _numpy_object(io.BytesIO(archive.read(f"{name}.npy"))) for name in wanted}
-    except _FAILURES as error:
+    except FAILURES as error:
         if isinstance(error, FileNotFoundError):
             raise
         raise ValueError(f"{path} cannot be read as an .npz of plain arrays: {error}") from error

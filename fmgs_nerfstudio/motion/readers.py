@@ -9,14 +9,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
-from zipfile import BadZipFile
 
 import numpy as np
 from fmgs_dataparsers.capture import Capture, CaptureError
 from fmgs_dataparsers.parser import open_capture
 from jaxtyping import Float
 
-from fmgs_nerfstudio.body.unpickle import read_pickle
+from fmgs_nerfstudio.body.unpickle import read_npz, read_pickle
 from fmgs_nerfstudio.motion.motion import Motion, MotionError, find_metres, find_up
 from fmgs_nerfstudio.priors.maps import PriorsError
 
@@ -77,20 +76,14 @@ def of_capture(capture: Capture, fps: float | None = None) -> Motion:
 
 
 def _arrays(path: Path) -> Mapping[str, Any]:
-    if path.suffix == ".npz":
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                wanted = {*_POSES, *_ROOT, *_BODY, *_TRANSL, *_FPS, "pose_hand"}
-                return {name: file[name] for name in file.files if name in wanted}
-        except (ValueError, OSError, EOFError, BadZipFile) as error:
-            raise MotionError(f"{path} cannot be read as an .npz of plain arrays: {error}") from error
-    if path.suffix in (".pkl", ".pickle"):
-        try:
-            content = read_pickle(path)
-        except ValueError as error:
-            raise MotionError(str(error)) from error
-        if isinstance(content, dict):
-            return content
+    try:
+        if path.suffix == ".npz":
+            return read_npz(path, (*_POSES, *_ROOT, *_BODY, *_TRANSL, *_FPS, "pose_hand"))
+        content = read_pickle(path) if path.suffix in (".pkl", ".pickle") else None
+    except ValueError as error:
+        raise MotionError(str(error)) from error
+    if isinstance(content, dict):
+        return content
     raise MotionError(f"{path} is no motion file. Known are:\n{FORMATS}")
 
 
@@ -117,7 +110,11 @@ def _of_arrays(arrays: Mapping[str, Any], path: Path, reading: Reading) -> Motio
         raise MotionError(f"{path}: expected finite poses and translations")
     metres, up, fps = find_metres(transl), None, _DEFAULT_FPS
     if "smpl_scaling" in arrays:  # AIST++: centimetres, by the size of the dancer; y up
-        metres, up, fps = 1 / float(np.ravel(arrays["smpl_scaling"])[0]), (0.0, 1.0, 0.0), 60.0
+        scaling = first(("smpl_scaling",))
+        assert scaling is not None
+        if not scaling.flat[0] > 0:
+            raise MotionError(f"{path}: smpl_scaling is {scaling.flat[0]}; expected a finite number above 0")
+        metres, up, fps = 1 / float(scaling.flat[0]), (0.0, 1.0, 0.0), 60.0
     rate = first(_FPS)
     if rate is not None:
         fps = float(rate.ravel()[0])
@@ -140,11 +137,15 @@ def _poses(first: Callable[[tuple[str, ...]], np.ndarray | None], path: Path) ->
         root, body, hands = (None if part is None else part.reshape(len(part), -1) for part in parts)
         assert root is not None
         assert body is not None
+        if any(len(part) != len(root) for part in (body, hands) if part is not None):
+            raise MotionError(f"{path}: expected as many rows of body and hand poses as the {len(root)} of the root's")
         body = np.concatenate([root, body], axis=1)
-        if hands is not None and hands.shape[1] == 90 and body.shape[1] == 66:
-            poses = np.concatenate([body, hands], axis=1)  # SMPL-H's order
+        if body.shape[1] != 66:
+            poses = body
+        elif hands is None:
+            poses = np.pad(body, ((0, 0), (0, 6)))  # SMPL-X's body has no hands
         else:
-            poses = np.pad(body, ((0, 0), (0, 6))) if body.shape[1] == 66 else body  # SMPL-X's body has no hands
+            poses = np.concatenate([body, hands], axis=1)  # SMPL-H's order
     poses = poses.reshape(len(poses), -1)
     if (joints := _LAYOUTS.get(poses.shape[1] // 3)) is None or poses.shape[1] % 3:
         raise MotionError(

@@ -11,6 +11,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
+from fmgs_nerfstudio.body.unpickle import FAILURES
 from fmgs_nerfstudio.files import atomic_path
 from fmgs_nerfstudio.priors.classes import PALETTE
 
@@ -105,7 +106,7 @@ def read_npy(path: Path, dtype_kinds: str, ndim: int) -> np.ndarray:
         values = np.load(path, allow_pickle=False)
     except FileNotFoundError as error:
         raise PriorsError(f"{path}: no such prior map. Run Sapiens again for this frame.") from error
-    except (ValueError, EOFError, OSError) as error:
+    except FAILURES as error:
         raise PriorsError(
             f"{path}: truncated or not an .npy file ({error}). Run Sapiens again for this frame."
         ) from error
@@ -122,7 +123,7 @@ def _open(path: Path) -> Image.Image:
             return image
     except FileNotFoundError as error:
         raise PriorsError(f"{path}: no such prior map. Run the estimator again for this frame.") from error
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise PriorsError(
             f"{path}: truncated or not a PNG ({error}). Delete it and run the estimator again."
         ) from error
