@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from fmgs_dataparsers.capture import Capture
 from fmgs_dataparsers.parser import open_capture
 from known_person import Person, mask, which
-from layout_capture import LAYOUTS, Seen
+from layout_capture import LAYOUTS, Seen, humannerf
 
 from fmgs_nerfstudio.body import BodyModel
 
@@ -89,3 +90,15 @@ def test_a_layout_can_be_named(tmp_path: Path) -> None:
     romp = opened(tmp_path, layout="romp")
     assert romp.layout == "romp"
     assert romp.intrinsics("camera")[0][0, 0] == pytest.approx(443.4 * 96 / 512, abs=0.1)
+
+
+def test_humannerf_s_intrinsics_may_be_4_by_4(tmp_path: Path) -> None:
+    humannerf(tmp_path, PERSON)
+    plain = opened(tmp_path).cameras
+    file = tmp_path / "377" / "cameras.pkl"
+    cameras = pickle.loads(file.read_bytes())
+    for entry in cameras.values():
+        entry["intrinsics"] = np.block([[entry["intrinsics"], np.zeros((3, 1))], [np.zeros((1, 3)), np.eye(1)]])
+    file.write_bytes(pickle.dumps(cameras))
+    for name, camera in opened(tmp_path).cameras.items():
+        assert np.array_equal(camera.K, plain[name].K)
