@@ -84,7 +84,7 @@ def run(export: Export) -> None:
         splats = posed_splats(avatar, posed, export.sh_degree, export.splat_steps)
         write_splats(*splats, out / f"{name}_splats.ply")
         psnr = picture_psnr(avatar.model, posed, splats)
-        print(f"Wrote {out / f'{name}_splats.ply'}: other programs' pictures are within {psnr:.1f} dB of ours")
+        print(f"Wrote {out / f'{name}_splats.ply'}: drawn by other programs, PSNR {psnr:.1f} dB against our pictures")
     if "glb" in export.formats:
         mesh, path = learned_mesh(avatar.model, avatar.at_rest()), out / "avatar.glb"
         write_skinned(mesh, avatar.model.canonical, [motion.resample(export.fps) for motion in placed], path)
