@@ -1,7 +1,7 @@
 """Splats that look in other programs as the avatar does here.
 
-Those draw surfels from both sides, where an avatar is trained to be seen from the outer side only: the far side shines
-through the near one and widens outlines. So opacities, scales and colours of the file are fitted to our own pictures.
+Those draw all surfels that face away, of which we draw those near an outline only (`RenderingConfig.backs`): there the
+far side shines through the near one. So opacities, scales and colours of the file are fitted to our own pictures.
 """
 
 from __future__ import annotations
