@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from fmgs_nerfstudio.fields.volumes import FeatureVolume
+from fmgs_nerfstudio.parameters import Parameters, TrainedPart
+from fmgs_nerfstudio.routes import Posing
 from fmgs_nerfstudio.surfels import Surfels
 
 
@@ -18,7 +22,7 @@ class Distilled(NamedTuple):
     values: Float[Tensor, "N C"]
 
 
-class DistilledFields(nn.Module):
+class DistilledFields(TrainedPart):
     """Per modality a feature volume and the decoder of its features, as V_s and F_theta_s (Eq. 8)."""
 
     def __init__(self, fields: dict[str, tuple[FeatureVolume, nn.Module]]) -> None:
@@ -26,13 +30,18 @@ class DistilledFields(nn.Module):
         self.volumes = nn.ModuleDict({name: volume for name, (volume, _) in fields.items()})
         self.decoders = nn.ModuleDict({name: decoder for name, (_, decoder) in fields.items()})
 
+    def trained(self) -> list[Parameters]:
+        volumes = [Parameters.of(f"V_{name}", "volumes", volume) for name, volume in self.volumes.items()]
+        return volumes + [Parameters.of(name, "distilled", decoder) for name, decoder in self.decoders.items()]
+
     def forward(self) -> dict[str, Distilled]:
         """By the modality's name."""
         features = {name: volume() for name, volume in self.volumes.items()}
         return {name: Distilled(f, self.decoders[name](f)) for name, f in features.items()}
 
 
-class Avatar(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Avatar:
     """Everything that does not depend on the camera."""
 
     canonical: Surfels
@@ -43,3 +52,11 @@ class Avatar(NamedTuple):
     Z_p: Float[Tensor, "L"]
     distilled: dict[str, Distilled]
     """By the modality's name."""
+
+    def with_opacities(self, opacities: Float[Tensor, "N"]) -> Avatar:
+        return replace(self, opacities=opacities)
+
+    @cached_property
+    def posed(self) -> Posing:
+        """The surfels in the observed world, posed once for the renderer, the shading and the losses."""
+        return Posing(self.canonical, self.opacities, self.T)

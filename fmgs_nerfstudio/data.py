@@ -22,8 +22,8 @@ from nerfstudio.data.datasets.base_dataset import InputDataset
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
-from fmgs_nerfstudio.evaluation.bounds import BodyBounds
-from fmgs_nerfstudio.priors.maps import PriorsError
+from fmgs_nerfstudio.maps.maps import PriorsError
+from fmgs_nerfstudio.metrics.bounds import BodyBounds
 
 Batch = dict[str, Any]
 

@@ -11,8 +11,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from fmgs_nerfstudio.isometry import distance_change
-from fmgs_nerfstudio.ssim import ssim
+from fmgs_nerfstudio.kernels.isometry import distance_change
+from fmgs_nerfstudio.kernels.ssim import ssim
 
 
 def photometric_loss(

@@ -39,14 +39,14 @@ class FMGSTrainerConfig(TrainerConfig):
 
     def save_config(self) -> None:
         """Read the capture before anything is written, and save the defaults that depend on it as numbers."""
-        self.settle()
+        self.resolve_defaults()
         super().save_config()
 
     def setup(self, **kwargs: Any) -> Trainer:
-        self.settle()
+        self.resolve_defaults()
         return super().setup(**kwargs)
 
-    def settle(self) -> None:
+    def resolve_defaults(self) -> None:
         """Fill what depends on the capture or on the length of the run: vertices, decays."""
         datamanager, model = self.pipeline.datamanager, self.pipeline.model
         datamanager.data = (datamanager.data or datamanager.dataparser.data).resolve()

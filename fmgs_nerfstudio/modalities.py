@@ -14,8 +14,8 @@ from torch.nn.functional import normalize
 from fmgs_nerfstudio import losses
 from fmgs_nerfstudio.avatar import Avatar
 from fmgs_nerfstudio.fields.semantics import SemanticsField
-from fmgs_nerfstudio.objective import TERMS, Step, Term
-from fmgs_nerfstudio.priors.classes import NUM_CLASSES, PALETTE
+from fmgs_nerfstudio.maps.classes import NUM_CLASSES, PALETTE
+from fmgs_nerfstudio.objective import TERMS, LossInputs, Term
 from fmgs_nerfstudio.rendering import (
     Camera,
     Layer,
@@ -24,7 +24,7 @@ from fmgs_nerfstudio.rendering import (
     rasterize_finer,
     surfel_normals,
 )
-from fmgs_nerfstudio.routes import OPEN, ROUTES, PosedSurfels, Route, pose_surfels
+from fmgs_nerfstudio.routes import OPEN, ROUTES, PosedSurfels, Route
 
 BACKGROUND_LOGIT = 10.0
 """Logit of class 0 where no surfel is."""
@@ -43,7 +43,7 @@ class RenderingConfig:
 
     Tried on the demo, other cameras: PSNR, degrees of normals, mm of depth, mask IoU.
 
-        backs, supersampling   exact poses, not refined,   default noise, 1,200 steps
+        cutoff, supersampling  exact poses, not refined,   default noise, 1,200 steps
                                600 steps
         1      1               29.51  10.6  16.7  (2DGS)
         1      2               29.84   9.3  13.7
@@ -55,7 +55,7 @@ class RenderingConfig:
     Raises ValueError where supersampling is not at least 1.
     """
 
-    backs: float = 0.3
+    backface_cutoff: float = 0.3
     """Surfels that face away are drawn up to this cosine of normal and line of sight; 0: none; 1: all, as 2DGS."""
     supersampling: int = 2
     """Rendered pixels for each of the image, along both axes; 1: as 2DGS, with outlines a pixel too wide."""
@@ -77,7 +77,7 @@ class Modality:
     """What is composited; none: what its decoder gives, or the colour."""
     decoder: Callable[[int], nn.Module] | None = None
     """Field on a feature volume of its own, made for so many features: a property distilled from a prior."""
-    draw: Callable[[Maps], Maps] = lambda maps: maps
+    visualize: Callable[[Maps], Maps] = lambda maps: maps
     """The maps as people see them: nerfstudio shows and saves those of three channels as colours."""
     terms: Mapping[str, Term] = field(default_factory=dict)
     """Losses of its own, by name."""
@@ -98,12 +98,12 @@ def render_modalities(
     """
     names = list(names)
     layers = []
+    posed = avatar.posed.by(OPEN)
     with torch.no_grad():
-        posed = pose_surfels(avatar.canonical, avatar.opacities, avatar.T, OPEN)
-        drawn = (facing_away(posed.means, posed.tangents, camera) <= config.backs).float()
+        drawn = (facing_away(posed.means, posed.tangents, camera) <= config.backface_cutoff).float()
     for name in names:
         modality = MODALITIES[name]
-        posed = pose_surfels(avatar.canonical, avatar.opacities, avatar.T, modality.route if coordinated else OPEN)
+        posed = avatar.posed.by(modality.route if coordinated else OPEN)
         if modality.values is not None:
             values = modality.values(posed, camera)
         elif modality.decoder is not None:
@@ -129,11 +129,27 @@ def compose_outputs(rendered: Maps, camera: Camera, background: tuple[float, flo
     return outputs | {"rgb": outputs["rgb"] + (1 - alpha) * alpha.new_tensor(background)}
 
 
-def draw_outputs(outputs: Maps) -> Maps:
-    """The maps of `compose_outputs` as people see them, and as nerfstudio shows and saves them."""
-    for modality in MODALITIES.values():
-        outputs = modality.draw(outputs)
-    return outputs
+class Pictures(dict[str, Float[Tensor, "H W C"]]):
+    """Maps as people see them, and as nerfstudio shows and saves them. Metrics read what they were made of."""
+
+    maps: Maps
+    """The maps of `compose_outputs`."""
+
+    def with_pictures(self, others: Maps) -> Pictures:
+        """Some replaced."""
+        made = Pictures(self | others)
+        made.maps = self.maps
+        return made
+
+
+def visualize_outputs(outputs: Maps, names: Iterable[str] | None = None) -> Pictures:
+    """Pictures of what `compose_outputs` made of these modalities; none named: of all."""
+    seen = outputs
+    for name in MODALITIES if names is None else names:
+        seen = MODALITIES[name].visualize(seen)
+    pictures = Pictures(seen)
+    pictures.maps = outputs
+    return pictures
 
 
 def all_terms() -> dict[str, Term]:
@@ -177,28 +193,28 @@ def semantic_logits(composited: Float[Tensor, "H W C"], alpha: Float[Tensor, "H 
     return torch.cat([composited[..., :1] + (1 - alpha) * BACKGROUND_LOGIT, composited[..., 1:]], dim=-1)
 
 
-def draw_normal(normal: Float[Tensor, "H W 3"]) -> Float[Tensor, "H W 3"]:
+def visualize_normal(normal: Float[Tensor, "H W 3"]) -> Float[Tensor, "H W 3"]:
     """(n + 1) / 2, black where nothing is."""
     return torch.where(normal.norm(dim=-1, keepdim=True) > 0.5, normal / 2 + 0.5, 0)
 
 
-def draw_semantics(logits: Float[Tensor, "H W C"]) -> Float[Tensor, "H W 3"]:
+def visualize_semantics(logits: Float[Tensor, "H W C"]) -> Float[Tensor, "H W 3"]:
     """The palette's colour of the most likely class: argmax of softmax, and so of the logits (4.2.3)."""
     return (torch.from_numpy(PALETTE).to(logits) / 255)[logits.argmax(-1)]
 
 
-def _draw_logits(maps: Maps) -> Maps:
+def _visualize_logits(maps: Maps) -> Maps:
     drawn = {name: value for name, value in maps.items() if name != "logits"}
-    return drawn | {"semantics": draw_semantics(maps["logits"])}
+    return drawn | {"semantics": visualize_semantics(maps["logits"])}
 
 
-def _semantic_loss(step: Step) -> Float[Tensor, ""]:
-    labels = step.batch["prior_semantics"]
-    return losses.semantic_loss(step.outputs["logits"], labels, torch.ones_like(labels, dtype=torch.bool))
+def _semantic_loss(inputs: LossInputs) -> Float[Tensor, ""]:
+    labels = inputs.batch["prior_semantics"]
+    return losses.semantic_loss(inputs.outputs["logits"], labels, torch.ones_like(labels, dtype=torch.bool))
 
 
-def _semantic_regularization(step: Step) -> Float[Tensor, ""]:
-    features, logits = step.avatar.distilled["semantics"]
+def _semantic_regularization(inputs: LossInputs) -> Float[Tensor, ""]:
+    features, logits = inputs.avatar.distilled["semantics"]
     return losses.semantic_regularization(features, logits.detach().argmax(-1), NUM_CLASSES)
 
 
@@ -208,19 +224,19 @@ MODALITIES: dict[str, Modality] = {
         ROUTES["depth"],
         _depth_maps,
         values=_z,
-        draw=lambda maps: maps | {"surface_normal": draw_normal(maps["surface_normal"])},
+        visualize=lambda maps: maps | {"surface_normal": visualize_normal(maps["surface_normal"])},
     ),
     "normal": Modality(
         ROUTES["normal"],
         _normal_maps,
         values=lambda posed, camera: surfel_normals(posed.tangents, camera),
-        draw=lambda maps: maps | {"normal": draw_normal(maps["normal"])},
+        visualize=lambda maps: maps | {"normal": visualize_normal(maps["normal"])},
     ),
     "semantics": Modality(
         ROUTES["semantics"],
         _logit_maps,
         decoder=lambda width: SemanticsField(width, NUM_CLASSES),
-        draw=_draw_logits,
+        visualize=_visualize_logits,
         terms={
             "L_s": Term(_semantic_loss, ("semantics",), "semantics"),
             "L_reg": Term(_semantic_regularization, (), "semantics"),

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from nerfstudio.data.scene_box import OrientedBox
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.models.base_model import Model, ModelConfig
 from nerfstudio.utils.rich_utils import CONSOLE
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import Parameter
 from torch.nn.functional import normalize
 
@@ -27,31 +26,32 @@ from fmgs_nerfstudio.body.canonical import CanonicalBody
 from fmgs_nerfstudio.body.model import N_JOINTS
 from fmgs_nerfstudio.body.pose_table import PoseTable
 from fmgs_nerfstudio.body.template import upsample
-from fmgs_nerfstudio.evaluation.lpips import available_lpips
-from fmgs_nerfstudio.evaluation.metrics import image_metrics
 from fmgs_nerfstudio.fields.appearance import AppearanceField, AppearanceFieldConfig, canonical_direction
 from fmgs_nerfstudio.fields.geometry import GeometryField, GeometryFieldConfig
 from fmgs_nerfstudio.fields.hash_grid import HashGridConfig
-from fmgs_nerfstudio.fields.light import Light, LightConfig, turn
+from fmgs_nerfstudio.fields.light import Irradiance, Light, LightConfig
 from fmgs_nerfstudio.fields.pose_encoder import PoseEncoder, PoseEncoderConfig
 from fmgs_nerfstudio.fields.skinning import SkinningField, SkinningFieldConfig, SurfaceWeights, blend, fit_to_surface
 from fmgs_nerfstudio.fields.volumes import FeatureVolume
+from fmgs_nerfstudio.maps.maps import Kind
+from fmgs_nerfstudio.metrics.image import image_metrics
+from fmgs_nerfstudio.metrics.lpips import available_lpips
 from fmgs_nerfstudio.modalities import (
     MODALITIES,
     Maps,
+    Pictures,
     RenderingConfig,
     all_terms,
     compose_outputs,
-    draw_outputs,
     render_modalities,
+    visualize_outputs,
 )
-from fmgs_nerfstudio.objective import LossWeights, Objective, Step, neighbours_of
-from fmgs_nerfstudio.priors.maps import Kind
+from fmgs_nerfstudio.objective import LossInputs, LossWeights, Objective, neighbours_of
+from fmgs_nerfstudio.parameters import Parameters, trained_parts
 from fmgs_nerfstudio.rendering import Camera
-from fmgs_nerfstudio.routes import OPEN, pose_surfels
+from fmgs_nerfstudio.routes import OPEN
 from fmgs_nerfstudio.schedule import Schedule
 from fmgs_nerfstudio.surfels import MeshSurfels, SurfelsConfig, correct
-from fmgs_nerfstudio.viewer import FirstView, PuppetStage
 
 
 @dataclass
@@ -87,8 +87,6 @@ class FMGSModelConfig(ModelConfig):
     """Learn a correction of every training pose: on for ZJU-MoCap, off for PeopleSnapshot in the paper."""
     pose_radius: int = 8
     """Training frames before and after that share in the correction of a pose; 0: each for itself."""
-    latent_shift: int = 0
-    """Frames between a pose and the one that its latent Z_p encodes; not 0 only to ablate the latent."""
     seed: int = 0
     """Seed of the draws in training; each is made from seed and step, so a resumed run draws the same."""
     lpips_backbones: Path | None = None
@@ -126,15 +124,15 @@ class FMGSModel(Model):
         margin = 0.1  # metres; displaced surfels stay inside
         aabb = torch.stack([template.vertices.amin(0) - margin, template.vertices.amax(0) + margin])
 
-        def volume() -> FeatureVolume:
-            return FeatureVolume(self.surfels.means, aabb, config.volume)
+        def volume(name: str) -> FeatureVolume:
+            return FeatureVolume(self.surfels.means, aabb, config.volume, name)
 
-        self.V_g, self.V_c = volume(), volume()
+        self.V_g, self.V_c = volume("V_g"), volume("V_c")
         feature_dim, latent_dim = config.volume.channels, config.pose_encoder.latent_dim
         self.poses = PoseTable(
             torch.from_numpy(capture.poses).float(),
             torch.from_numpy(capture.transl).float(),
-            trained=(frame.pose for frame in capture.splits["train"]),
+            trained=(frame.pose_id for frame in capture.splits["train"]),
             refine=config.refine_poses,
             radius=config.pose_radius,
         )
@@ -142,7 +140,7 @@ class FMGSModel(Model):
         self.geometry = GeometryField(config.geometry, feature_dim, latent_dim)
         self.appearance = AppearanceField(config.appearance, feature_dim, config.geometry.z_dim, latent_dim)
         self.distilled = DistilledFields(
-            {name: (volume(), m.decoder(feature_dim)) for name, m in MODALITIES.items() if m.decoder}
+            {name: (volume(f"V_{name}"), m.decoder(feature_dim)) for name, m in MODALITIES.items() if m.decoder}
         )
         self.light = Light() if config.light.kind == "sh" else None
         self.skinning = SkinningField(config.skinning, aabb, N_JOINTS)
@@ -150,44 +148,35 @@ class FMGSModel(Model):
         self.register_buffer("run_length", torch.tensor(config.schedule.steps or 0))
         self.objective = Objective.of(all_terms(), config.weights, self._priors(capture))
         self.register_buffer("neighbours", neighbours_of(self.surfels.means), persistent=False)
-        # The viewer sets up both, since the model holds them.
-        self.first_view = _first_view(capture, self.poses.transl + joints[0])
-        self.stage = PuppetStage(capture, self.canonical, self.poses, self.first_view, self.light is not None)
 
     run_length: Tensor
     neighbours: Tensor
+    interactive_renderer: Callable[[Cameras], Pictures] | None = None
+    """Who renders cameras that name no pose of the capture; none: the model, in the pose of the camera's time."""
 
     # --- one training step, top to bottom ---------------------------------------------------------------------------
 
     def get_outputs(self, camera: Cameras) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Render one camera (nerfstudio's `Cameras` of shape [1]); see `compose_outputs` for the maps."""
-        view = _camera(camera)
-        avatar = self.pose_avatar(self._pose_id(camera))
+        view = Camera.from_nerfstudio(camera)
+        avatar = self.pose_avatar(self.pose_id(camera))
         centre = camera.camera_to_worlds[0, :, 3].to(self.device)
         names = self.objective.modalities if self.training else MODALITIES
         outputs = self.render(avatar, self.shade(avatar, centre), view, names)
-        return outputs | {"avatar": avatar} if self.training else draw_outputs(outputs)
+        return outputs | {"avatar": avatar} if self.training else visualize_outputs(outputs)
 
     def pose_avatar(self, pose_id: int) -> Avatar:
-        """The avatar at an instant of the capture, its pose refined as soon as training refines poses."""
+        """The avatar in a pose of the capture, refined as soon as training refines poses."""
         refine = not self.training or self._started(self.config.schedule.pose_start)
-        pose, transl = self.poses(pose_id, refine)
-        other = (pose_id + self.config.latent_shift) % len(self.poses.pose)
-        return self.pose_avatar_at(pose, transl, self.poses(other, refine) if self.config.latent_shift else None)
+        return self.pose_avatar_at(*self.poses(pose_id, refine))
 
-    def pose_avatar_at(
-        self,
-        pose: Float[Tensor, "72"],
-        transl: Float[Tensor, "3"],
-        latent_of: tuple[Float[Tensor, "72"], Float[Tensor, "3"]] | None = None,
-    ) -> Avatar:
+    def pose_avatar_at(self, pose: Float[Tensor, "72"], transl: Float[Tensor, "3"]) -> Avatar:
         """Canonical surfels, corrected for the pose, and their way to the observed world (Fig. 1, a to c).
 
-        Axis-angle pose in radians and translation in metres, in smplx's sense, in the capture's world; `latent_of`:
-        another pose for Z_p to encode.
+        Axis-angle pose in radians and translation in metres, in smplx's sense, in the capture's world.
         """
         bones, B = self.canonical(pose, transl)
-        Z_p = self.pose_encoder(self.canonical(*latent_of)[0] if latent_of else bones, self.canonical.joints)
+        Z_p = self.pose_encoder(bones, self.canonical.joints)
         residual = self.geometry(self.V_g(), Z_p)
         surfels = self.surfels()
         if self.surfels.guided and (not self.training or self._started(self.config.schedule.residual_start)):
@@ -197,18 +186,16 @@ class FMGSModel(Model):
         return Avatar(surfels, T, self.surfels.opacities, self.V_c(), residual.z_g, Z_p, self.distilled())
 
     def shade(
-        self, avatar: Avatar, camera_centre: Float[Tensor, "3"], light_angle: float = 0.0
+        self, avatar: Avatar, camera_centre: Float[Tensor, "3"], light: Irradiance | None = None
     ) -> Float[Tensor, "N 3"]:
-        """RGB of every surfel as this camera sees it (Eq. 7), under the light if there is one, turned by degrees."""
-        posed = pose_surfels(avatar.canonical, avatar.opacities, avatar.T, OPEN)
+        """RGB of every surfel as this camera sees it (Eq. 7), under the avatar's light, if it has one, or another."""
+        posed = avatar.posed.by(OPEN)
         d_hat = canonical_direction(avatar.T[:, :, :3], posed.means - camera_centre)
         colour = self.appearance(avatar.f_c, avatar.z_g, avatar.Z_p, d_hat)
-        if self.light is None:
+        if (light := light or self.light) is None:
             return colour
         normal = normalize(torch.linalg.cross(posed.tangents[..., 0], posed.tangents[..., 1]), dim=-1)
-        if light_angle:
-            normal = turn(normal, normal.new_tensor(self.first_view.up), -math.radians(light_angle))
-        return colour * self.light(normal)
+        return colour * light(normal)
 
     def render(self, avatar: Avatar, rgb: Float[Tensor, "N 3"], camera: Camera, names: Iterable[str]) -> Maps:
         """Maps of the modalities asked for, the colour's among them (`compose_outputs`)."""
@@ -221,7 +208,7 @@ class FMGSModel(Model):
     ) -> dict[str, Tensor]:
         """The weighted terms of Eq. 21, by the paper's names."""
         points, weights = (value.to(self.device) for value in self.surface.sample(1024, self._generator("skin")))
-        step = Step(
+        step = LossInputs(
             outputs,
             {name: value.to(self.device) for name, value in batch.items() if isinstance(value, Tensor)},
             outputs["avatar"],
@@ -235,26 +222,16 @@ class FMGSModel(Model):
 
     # --- the rest of nerfstudio's interface ---------------------------------------------------------------------------
 
+    def trained(self) -> list[Parameters]:
+        """All that training may move, part by part."""
+        return trained_parts(self.children())
+
     def get_param_groups(self) -> dict[str, list[Parameter]]:
         """Parameters by optimiser; the names are those of `method.py`."""
-
-        def of(*modules: nn.Module) -> list[Parameter]:
-            return [parameter for module in modules for parameter in module.parameters()]
-
-        groups = {
-            "volumes": of(self.V_g, self.V_c, *self.distilled.volumes.values()),
-            "pose_encoder": of(self.pose_encoder),
-            "geometry": of(self.geometry),
-            "appearance": of(self.appearance),
-            "distilled": of(*self.distilled.decoders.values()),
-            "light": of(self.light) if self.light else [],
-            "skinning": of(self.skinning),
-            "scales": [self.surfels.log_scale],
-            "opacities": [self.surfels.opacity_logit],
-            "poses": of(self.poses),
-            **{name: [parameter] for name, parameter in self.surfels.free.items()},
-        }
-        return {name: parameters for name, parameters in groups.items() if parameters}
+        groups: dict[str, list[Parameter]] = {}
+        for part in self.trained():
+            groups.setdefault(part.optimizer, []).extend(part.tensors)
+        return groups
 
     def get_training_callbacks(
         self, training_callback_attributes: TrainingCallbackAttributes
@@ -288,12 +265,13 @@ class FMGSModel(Model):
     def get_outputs_for_camera(self, camera: Cameras, obb_box: OrientedBox | None = None) -> dict[str, Tensor]:
         """Render every map for evaluation and viewer. The avatar is one object: a crop box has nothing to cut.
 
-        Cameras of the capture name their instant; those of a viewer see what people have put on its stage.
+        Cameras of the capture name their pose; those of a viewer see what people have asked for in its panel.
         """
         camera = camera.to(self.device)
-        if camera.metadata and "pose_id" in camera.metadata:
+        of_capture = bool(camera.metadata) and "pose_id" in camera.metadata
+        if self.interactive_renderer is None or of_capture:
             return self.get_outputs(camera)
-        return self.stage.render(self, _camera(camera), camera.camera_to_worlds[0, :, 3], self._pose_id(camera))
+        return self.interactive_renderer(camera)
 
     def get_metrics_dict(self, outputs: dict[str, Any], batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Training metrics and the weights of the losses, for the log."""
@@ -307,8 +285,9 @@ class FMGSModel(Model):
     ) -> tuple[dict[str, float], dict[str, Tensor]]:
         """Metrics of one held-out image, and the images that ns-eval saves."""
         metadata = self.kwargs["metadata"]
+        assert isinstance(outputs, Pictures)
         metrics = image_metrics(
-            outputs,
+            outputs.maps,
             {key: value for key, value in batch.items() if isinstance(value, Tensor)},
             metadata["capture"].protocol,
             metadata["background"],
@@ -325,8 +304,8 @@ class FMGSModel(Model):
         except RuntimeError as error:
             raise ValueError(f"the checkpoint does not fit this configuration or capture: {error}") from error
 
-    def _pose_id(self, camera: Cameras) -> int:
-        """The instant a camera asks for: its own, else by time (the viewer's slider), else the first."""
+    def pose_id(self, camera: Cameras) -> int:
+        """The pose that a camera asks for: its own, else by time (the viewer's slider), else the first."""
         if camera.metadata and "pose_id" in camera.metadata:
             return int(camera.metadata["pose_id"].flatten()[0])
         if camera.times is not None:
@@ -350,22 +329,6 @@ class FMGSModel(Model):
     def _generator(self, purpose: str) -> torch.Generator:
         """Random numbers that depend on seed, step and purpose alone."""
         return torch.Generator().manual_seed(hash((self.config.seed, self.step, *purpose.encode())) % 2**63)
-
-
-def _first_view(capture: Capture, pelvis: Float[Tensor, "P 3"]) -> FirstView:
-    """From the side of the first training camera, far enough to see all of an adult."""
-    centre = pelvis.mean(0)
-    to_camera = torch.linalg.inv(torch.from_numpy(capture.cameras[capture.splits["train"][0].camera].world_to_camera))
-    towards = to_camera[:3, 3].float() - centre
-    up = torch.tensor(capture.up)
-    towards = towards - up * (towards @ up)
-    return FirstView(capture.up, centre, towards / towards.norm() * 2.3)
-
-
-def _camera(camera: Cameras) -> Camera:
-    fx, fy, cx, cy = (float(value[0]) for value in (camera.fx, camera.fy, camera.cx, camera.cy))
-    width, height = int(camera.width[0]), int(camera.height[0])
-    return Camera.from_opengl(camera.camera_to_worlds[0], fx, fy, cx, cy, width, height)
 
 
 def default_n_vertices(person_pixels: int) -> int:

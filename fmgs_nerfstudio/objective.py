@@ -14,8 +14,8 @@ from torch import Tensor
 
 from fmgs_nerfstudio import losses
 from fmgs_nerfstudio.avatar import Avatar
-from fmgs_nerfstudio.priors.maps import Kind
-from fmgs_nerfstudio.routes import OPEN, PosedSurfels, pose_surfels
+from fmgs_nerfstudio.maps.maps import Kind
+from fmgs_nerfstudio.routes import OPEN, PosedSurfels
 from fmgs_nerfstudio.surfels import Surfels
 
 
@@ -42,50 +42,50 @@ class LossWeights:
 
     lambda_ssim: float = 0.2
     """Share of SSIM in the photometric loss L_c (Eq. 13; the paper's)."""
-    m: float = 0.1
+    lambda_m: float = 0.1
     """Mask loss L_m (Eq. 14; [30]'s)."""
-    d: float = 0.02
+    lambda_d: float = 0.02
     """Ordinal depth loss L_d (Eq. 16)."""
-    sn: float = 0.02
+    lambda_sn: float = 0.02
     """Self-consistency of normals L_sn (Eq. 18)."""
-    n: float = 0.05
+    lambda_n: float = 0.05
     """Normal prior L_n (Eq. 18)."""
-    tv: float = 0.02
+    lambda_tv: float = 0.02
     """Total variation of normals L_tv (Eq. 17)."""
-    s: float = 0.1
+    lambda_s: float = 0.1
     """Semantic loss L_s (Eq. 19)."""
-    reg: float = 1e-3
+    lambda_reg: float = 1e-3
     """Semantic-guided regularisation L_reg (Eq. 20)."""
-    skin: float = 10.0
+    lambda_skin: float = 10.0
     """Skinning loss L_skin until `skin_until` ([30]'s)."""
-    skin_late: float = 0.1
+    lambda_skin_late: float = 0.1
     """Skinning loss L_skin after it ([30]'s)."""
     skin_until: float = 1 / 15
     """Fraction of the run at which the weight of L_skin falls ([30]: 1,000 of 15,000 steps)."""
-    iso: float = 1.0
+    lambda_iso: float = 1.0
     """Isometry of neighbouring centres L_iso ([30]'s)."""
-    iso_cov: float = 100.0
+    lambda_iso_cov: float = 100.0
     """Isometry of neighbouring covariances, the second part of L_iso ([30]'s)."""
 
     def at(self, progress: float) -> dict[str, float]:
         """Weight of every term at a fraction of the run, by the term's name."""
         return {
             "L_c": 1.0,
-            "L_m": self.m,
-            "L_d": self.d,
-            "L_sn": self.sn,
-            "L_n": self.n,
-            "L_tv": self.tv,
-            "L_s": self.s,
-            "L_reg": self.reg,
-            "L_skin": self.skin if progress < self.skin_until else self.skin_late,
-            "L_iso": self.iso,
-            "L_iso_cov": self.iso_cov,
+            "L_m": self.lambda_m,
+            "L_d": self.lambda_d,
+            "L_sn": self.lambda_sn,
+            "L_n": self.lambda_n,
+            "L_tv": self.lambda_tv,
+            "L_s": self.lambda_s,
+            "L_reg": self.lambda_reg,
+            "L_skin": self.lambda_skin if progress < self.skin_until else self.lambda_skin_late,
+            "L_iso": self.lambda_iso,
+            "L_iso_cov": self.lambda_iso_cov,
         }
 
 
 @dataclass
-class Step:
+class LossInputs:
     """What the loss terms of one training step may look at."""
 
     outputs: Mapping[str, Tensor]
@@ -110,16 +110,16 @@ class Step:
         """As `valid`, and where this normal is defined."""
         return self.valid & (normal.detach().norm(dim=-1) > 0.5)
 
-    @cached_property
+    @property
     def posed(self) -> PosedSurfels:
-        return pose_surfels(self.avatar.canonical, self.avatar.opacities, self.avatar.T, OPEN)
+        return self.avatar.posed.by(OPEN)
 
 
 @dataclass(frozen=True)
 class Term:
     """A loss term, and what it needs."""
 
-    compute: Callable[[Step], Float[Tensor, ""]]
+    compute: Callable[[LossInputs], Float[Tensor, ""]]
     modalities: tuple[str, ...] = ()
     """Rendered modalities."""
     prior: Kind | None = None
@@ -128,24 +128,24 @@ class Term:
     """Weight of a term that `LossWeights` does not list."""
 
 
-def _depth_ranking(step: Step) -> Float[Tensor, ""]:
-    pairs = losses.sample_pairs(step.valid, DEPTH_PAIRS, step.generator)
-    return losses.depth_ranking_loss(step.outputs["depth"][..., 0], step.batch["prior_depth"], pairs)
+def _depth_ranking(inputs: LossInputs) -> Float[Tensor, ""]:
+    pairs = losses.sample_pairs(inputs.valid, DEPTH_PAIRS, inputs.generator)
+    return losses.depth_ranking_loss(inputs.outputs["depth"][..., 0], inputs.batch["prior_depth"], pairs)
 
 
-def _normal_consistency(step: Step) -> Float[Tensor, ""]:
-    surface = step.outputs["surface_normal"]
-    return losses.normal_consistency_loss(step.outputs["normal"], surface, step.valid_where(surface))
+def _normal_consistency(inputs: LossInputs) -> Float[Tensor, ""]:
+    surface = inputs.outputs["surface_normal"]
+    return losses.normal_consistency_loss(inputs.outputs["normal"], surface, inputs.valid_where(surface))
 
 
-def _normal_prior(step: Step) -> Float[Tensor, ""]:
-    prior = step.batch["prior_normal"]
-    return losses.normal_prior_loss(step.outputs["normal"], prior, step.valid_where(prior))
+def _normal_prior(inputs: LossInputs) -> Float[Tensor, ""]:
+    prior = inputs.batch["prior_normal"]
+    return losses.normal_prior_loss(inputs.outputs["normal"], prior, inputs.valid_where(prior))
 
 
-def _covariance_isometry(step: Step) -> Float[Tensor, ""]:
-    template = step.template.axes * step.template.scales[:, None]
-    return losses.covariance_isometry_loss(_covariance(template), _covariance(step.posed.tangents), step.neighbours)
+def _covariance_isometry(inputs: LossInputs) -> Float[Tensor, ""]:
+    template = inputs.template.axes * inputs.template.scales[:, None]
+    return losses.covariance_isometry_loss(_covariance(template), _covariance(inputs.posed.tangents), inputs.neighbours)
 
 
 def _covariance(tangents: Float[Tensor, "N 3 S"]) -> Float[Tensor, "N 3 3"]:
@@ -153,14 +153,14 @@ def _covariance(tangents: Float[Tensor, "N 3 S"]) -> Float[Tensor, "N 3 3"]:
 
 
 TERMS: Mapping[str, Term] = {
-    "L_c": Term(lambda s: losses.photometric_loss(s.outputs["rgb"], s.batch["image"], s.lambda_ssim), ("colour",)),
-    "L_m": Term(lambda s: losses.mask_loss(s.outputs["accumulation"], s.batch["mask"]), ("colour",)),
+    "L_c": Term(lambda x: losses.photometric_loss(x.outputs["rgb"], x.batch["image"], x.lambda_ssim), ("colour",)),
+    "L_m": Term(lambda x: losses.mask_loss(x.outputs["accumulation"], x.batch["mask"]), ("colour",)),
     "L_d": Term(_depth_ranking, ("depth",), "depth"),
     "L_sn": Term(_normal_consistency, ("depth", "normal")),
     "L_n": Term(_normal_prior, ("normal",), "normal"),
-    "L_tv": Term(lambda s: losses.total_variation_loss(s.outputs["normal"], s.valid), ("normal",)),
-    "L_skin": Term(lambda s: losses.skinning_loss(*s.skinning())),
-    "L_iso": Term(lambda s: losses.isometry_loss(s.template.means, s.posed.means, s.neighbours)),
+    "L_tv": Term(lambda x: losses.total_variation_loss(x.outputs["normal"], x.valid), ("normal",)),
+    "L_skin": Term(lambda x: losses.skinning_loss(*x.skinning())),
+    "L_iso": Term(lambda x: losses.isometry_loss(x.template.means, x.posed.means, x.neighbours)),
     "L_iso_cov": Term(_covariance_isometry),
 }
 """The terms on colour, geometry and skinning; distilled modalities bring theirs (`modalities.py`)."""
@@ -195,9 +195,9 @@ class Objective:
         own = self.terms[name].weight
         return self.weights.at(progress)[name] if own is None else own
 
-    def __call__(self, step: Step, progress: float) -> dict[str, Float[Tensor, ""]]:
+    def __call__(self, inputs: LossInputs, progress: float) -> dict[str, Float[Tensor, ""]]:
         """The weighted terms, by name."""
-        return {name: self.weight(name, progress) * term.compute(step) for name, term in self.terms.items()}
+        return {name: self.weight(name, progress) * term.compute(inputs) for name, term in self.terms.items()}
 
 
 def neighbours_of(points: Float[Tensor, "N 3"]) -> Int[Tensor, "N K"]:

@@ -14,8 +14,9 @@ from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineC
 from torch import Tensor
 
 from fmgs_nerfstudio.data import FMGSDataManager, FMGSDataManagerConfig
-from fmgs_nerfstudio.evaluation.speed import frames_per_second
+from fmgs_nerfstudio.frozen import frames_per_second
 from fmgs_nerfstudio.model import FMGSModel, FMGSModelConfig
+from fmgs_nerfstudio.viewer.control import AvatarViewer
 
 
 @dataclass
@@ -42,6 +43,8 @@ class FMGSPipeline(VanillaPipeline):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        assert isinstance(self.model, FMGSModel)
+        self.viewer_control = AvatarViewer(self.model)  # nerfstudio looks for it here
         self.register_buffer("train_seconds", torch.zeros((), dtype=torch.float64))
 
     def get_training_callbacks(

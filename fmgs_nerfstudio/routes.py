@@ -1,5 +1,5 @@
 """The coordinated training strategy (4.5) as a table: which parameters a rendered modality may move, and the one
-function that applies it, where surfels cross the renderer's border.
+place that applies it, where surfels cross the renderer's border.
 
 Each row, for the losses on that modality:
   position     mu_o through delta_d, the skinning weights and the pose
@@ -11,6 +11,7 @@ Each row, for the losses on that modality:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -49,12 +50,47 @@ class PosedSurfels(NamedTuple):
     opacities: Float[Tensor, "N"]
 
 
+class Posing:
+    """Surfels posed once for all that look at them: `pose_surfels` by any route, without computing a product twice."""
+
+    def __init__(self, surfels: Surfels, opacities: Float[Tensor, "N"], T: Float[Tensor, "N 3 4"]) -> None:
+        self.surfels, self.opacities, self.T = surfels, opacities, T
+        self._made: dict[Route, PosedSurfels] = {}
+
+    def by(self, route: Route) -> PosedSurfels:
+        """The posed surfels with the gradient that `route` admits."""
+        if route not in self._made:
+            self._made[route] = self._pose(route)
+        return self._made[route]
+
+    def _pose(self, route: Route) -> PosedSurfels:
+        means = self._means if route.position else self._means.detach()
+        # T is detached before its product with R', so that R' still moves where T may not.
+        axes = self._axes if route.position or not route.orientation else self._axes_of_still_T
+        scales = self.surfels.scales if route.shape else self.surfels.scales.detach()
+        tangents = (axes if route.orientation else axes.detach()) * scales[:, None]
+        return PosedSurfels(means, tangents, self.opacities if route.shape else self.opacities.detach())
+
+    @cached_property
+    def _means(self) -> Float[Tensor, "N 3"]:
+        return torch.bmm(self.T[:, :, :3], self.surfels.means[..., None])[..., 0] + self.T[:, :, 3]
+
+    @cached_property
+    def _axes(self) -> Float[Tensor, "N 3 S"]:
+        return torch.bmm(self.T[:, :, :3], self.surfels.axes)
+
+    @cached_property
+    def _axes_of_still_T(self) -> Float[Tensor, "N 3 S"]:
+        return torch.bmm(self.T[:, :, :3].detach(), self.surfels.axes)
+
+
 def pose_surfels(
     surfels: Surfels, opacities: Float[Tensor, "N"], T: Float[Tensor, "N 3 4"], route: Route
 ) -> PosedSurfels:
     """mu_o = T mu' (Eq. 11) and the scaled tangents of R_o = T R' (Eq. 12), with the gradient that `route` admits.
 
     A blend of rotations is no rotation; the ray transform takes any two tangents, so they are not made orthogonal.
+    The plain form of `Posing`.
     """
     linear = T[:, :, :3]
     means = torch.bmm(linear, surfels.means[..., None])[..., 0] + T[:, :, 3]

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from fmgs_nerfstudio.parameters import Parameters, TrainedPart
+
 
 class Surfels(NamedTuple):
     """Surfels in canonical space, metres.
@@ -84,10 +86,10 @@ class SurfelsConfig:
     guided: bool = True
     """Bound to the mesh and moved by the geometry field (Eq. 4-6); off: each free for itself, to ablate the mesh."""
     kind: Literal["2d", "3d"] = "2d"
-    """Surfels, or 3D Gaussians to ablate them: on CUDA only, not `guided`, and best with `rendering.backs` at 1."""
+    """Surfels, or 3D Gaussians to ablate them: on CUDA only, not `guided`, best with `rendering.backface_cutoff` 1."""
 
 
-class MeshSurfels(nn.Module):
+class MeshSurfels(TrainedPart):
     """Canonical surfels. Learned are a log-scale offset and an opacity logit; centre and frame are the mesh's.
 
     Those that are not `guided` start alike, and learn centre and rotation too. 3D Gaussians start half as thick as
@@ -111,6 +113,10 @@ class MeshSurfels(nn.Module):
         self.log_scale = nn.Parameter(torch.zeros_like(bound.scales))
         self.opacity_logit = nn.Parameter(torch.full((len(faces),), config.opacity).logit())
         self.free = nn.ParameterDict() if config.guided else _free_parameters(len(faces))
+
+    def trained(self) -> list[Parameters]:
+        own = {"scales": self.log_scale, "opacities": self.opacity_logit, **self.free}
+        return [Parameters.of(name, name, parameter) for name, parameter in own.items()]
 
     @property
     def opacities(self) -> Float[Tensor, "N"]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import csv
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -27,16 +28,16 @@ from fmgs_nerfstudio.files import atomic_path
 
 
 def _without(*terms: str) -> tuple[str, ...]:
-    return tuple(flag for term in terms for flag in (f"--pipeline.model.weights.{term}", "0"))
+    return tuple(flag for term in terms for flag in (f"--pipeline.model.weights.lambda-{term}", "0"))
 
 
-TWO_SIDED = ("--pipeline.model.rendering.backs", "1")
+TWO_SIDED = ("--pipeline.model.rendering.backface_cutoff", "1")
 FREE = ("--pipeline.model.surfels.guided", "False")
 PRIORS = ("d", "sn", "n", "tv", "s", "reg")
 STRONG = tuple(
     flag
     for term, weight in {"d": 0.2, "sn": 0.2, "n": 0.5, "s": 1}.items()
-    for flag in (f"--pipeline.model.weights.{term}", str(weight))
+    for flag in (f"--pipeline.model.weights.lambda-{term}", str(weight))
 )
 FULL = "+ L_s: full method"
 ROWS: dict[str, tuple[str, ...]] = {
@@ -56,17 +57,20 @@ ROWS: dict[str, tuple[str, ...]] = {
     "unguided": (*FREE, *TWO_SIDED, *_without(*PRIORS)),
     "unguided, priors": FREE,
     # one part away
-    "Z_p of another frame": ("--pipeline.model.latent-shift", "37"),
+    "Z_p of another frame": (),
     "skinning frozen": ("--optimizers.skinning.optimizer.lr", "0"),
     "poses not refined": ("--pipeline.model.refine-poses", "False"),
     "no residual": ("--pipeline.model.schedule.residual-start", "2"),
     # beyond the paper: one part of the default away, or one more
-    "one-sided": ("--pipeline.model.rendering.backs", "0"),
+    "one-sided": ("--pipeline.model.rendering.backface_cutoff", "0"),
     "two-sided": TWO_SIDED,
     "no supersampling": ("--pipeline.model.rendering.supersampling", "1"),
     "light": ("--pipeline.model.light.kind", "sh"),
 }
 NEED_CUDA = {"3D Gaussians"}
+METHODS = {"Z_p of another frame": "fmgs-avatar-other-latent"}
+"""Rows that are a method of their own (`ablation_methods.py`)."""
+VARIANTS = {"fmgs-avatar-other-latent": "ablation_methods:other_latent"}
 COLUMNS = {
     "psnr": ("PSNR", 2),
     "ssim": ("SSIM", 4),
@@ -175,9 +179,10 @@ def _train_and_evaluate(data: Path, folder: Path, row: str, seed: int, steps: in
     seeds = ["--machine.seed", seed, "--pipeline.model.seed", seed]
     seeds += ["--pipeline.datamanager.train-cameras-sampling-seed", 42 + seed]
     start = time.time()
-    _call("ns-train", "fmgs-avatar", "--data", data, *where, *how, *seeds, *ROWS[row])
+    method = METHODS.get(row, "fmgs-avatar")
+    _call("ns-train", method, "--data", data, *where, *how, *seeds, *ROWS[row])
     seconds = time.time() - start
-    run = folder / "x" / "fmgs-avatar" / "run"
+    run = folder / "x" / method / "run"
     images = folder / "images"
     _call(
         "ns-eval", "--load-config", run / "config.yml", "--output-path", folder / "metrics.json",
@@ -190,8 +195,15 @@ def _train_and_evaluate(data: Path, folder: Path, row: str, seed: int, steps: in
 
 def _call(program: str, *arguments: object) -> None:
     command = [str(Path(sys.executable).with_name(program)), *(str(argument) for argument in arguments)]
-    if code := subprocess.run(command, check=False).returncode:
+    if code := subprocess.run(command, check=False, env=os.environ | variants()).returncode:
         sys.exit(code)
+
+
+def variants() -> dict[str, str]:
+    """Environment in which nerfstudio's programs know the methods of `ablation_methods.py`."""
+    methods = ",".join(f"{name}={place}" for name, place in VARIANTS.items())
+    path = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {"NERFSTUDIO_METHOD_CONFIGS": methods, "PYTHONPATH": os.pathsep.join(path)}
 
 
 def _results(out: Path, row: str, seeds: list[int]) -> list[dict[str, float]]:

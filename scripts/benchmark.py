@@ -13,8 +13,8 @@ from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from fmgs_nerfstudio.fields.hash_grid import HashEncoding, HashGridConfig
+from fmgs_nerfstudio.kernels.ssim import ssim
 from fmgs_nerfstudio.rendering import Camera, Layer, rasterize
-from fmgs_nerfstudio.ssim import ssim
 
 Result = tuple[str, str, float, str, float]
 

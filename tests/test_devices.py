@@ -14,30 +14,30 @@ from fmgs_dataparsers.parser import FMGSDataParserConfig
 from gsplat.cuda import _wrapper
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.scene_box import SceneBox
-from pretended_cuda import pretended_cuda, rasterize_held
+from support.fake_cuda import fake_cuda, rasterize_held
+from support.trainer_runs import config_for, train
+from support.zju_capture import SIZE, write_capture
 from torch import Tensor, nn
-from trainer_runs import config_for, train
-from zju_capture import SIZE, write_capture
 
 from fmgs_nerfstudio import surfels
 from fmgs_nerfstudio.cli import animate, export
 from fmgs_nerfstudio.evaluation.pictures import held_out_sheet, orbit, turnaround
 from fmgs_nerfstudio.evaluation.report.results import _at_rest
 from fmgs_nerfstudio.evaluation.runs import Run, open_run
-from fmgs_nerfstudio.evaluation.speed import frames_per_second
 from fmgs_nerfstudio.export import baking
 from fmgs_nerfstudio.export.fitting import baked_splats, fit_splats, picture_psnr
 from fmgs_nerfstudio.export.surface import learned_mesh
 from fmgs_nerfstudio.fields.light import LightConfig
 from fmgs_nerfstudio.fields.skinning import fit_to_surface
+from fmgs_nerfstudio.frozen import FrozenAvatar, frames_per_second
 from fmgs_nerfstudio.modalities import all_terms
 from fmgs_nerfstudio.model import FMGSModel, FMGSModelConfig
-from fmgs_nerfstudio.motion.frozen import FrozenAvatar
 from fmgs_nerfstudio.objective import LossWeights, Objective
 from fmgs_nerfstudio.rendering import Camera, Layer, cuda
 from fmgs_nerfstudio.rendering.rasterize import _OF_GAUSSIANS, _OF_SURFELS
 from fmgs_nerfstudio.surfels import SurfelsConfig
-from fmgs_nerfstudio.viewer.compare import Comparison
+from fmgs_nerfstudio.viewer.control import AvatarViewer
+from fmgs_nerfstudio.viewer.frame_overlay import FrameOverlay
 from fmgs_nerfstudio.viewer.parts import Parts, Tint
 
 Numbers = dict[str, Tensor]
@@ -50,7 +50,7 @@ def _no_card(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device=None: None)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "pretended")
     monkeypatch.setattr(baking, "DIRECTIONS", 20)
-    with pretended_cuda():
+    with fake_cuda():
         yield
 
 
@@ -80,7 +80,7 @@ def models(capture: Path) -> tuple[FMGSModel, FMGSModel]:
         model.step, model.objective = 900, Objective.of(all_terms(), LossWeights(), ["depth", "normal", "semantics"])
         model.run_length.fill_(1000)
         model.zero_grad()
-    with pretended_cuda():
+    with fake_cuda():
         return here, there.to("cuda")
 
 
@@ -117,26 +117,26 @@ def evaluation(model: FMGSModel, folder: Path) -> Numbers:
 def a_moved_camera(model: FMGSModel, folder: Path) -> Numbers:
     """As the turn-around does."""
     camera = camera_of(model).to(model.device)
-    first = model.first_view
-    centre, up = (torch.as_tensor(value, device=model.device) for value in (first.centre, first.up))
+    centre, up = model.poses.transl.mean(0), torch.tensor([0.0, 0.0, 1.0], device=model.device)
     return model.eval().get_outputs_for_camera(orbit(camera, centre, up, 0.5))
 
 
 def viewer(model: FMGSModel, folder: Path) -> Numbers:
     """A posed frame with everything on, and frames of a motion and of joints turned by hand."""
-    stage, camera = model.eval().stage, camera_of(model, None)
-    stage.parts = Parts(frozenset({3})).with_tint(5, Tint((255, 0, 0), 0.5)).with_tint(9, Tint((0, 255, 0), 1.0))
-    stage.comparison, stage.light_angle = Comparison("Camera_B1", 0.5, blend=True), 90.0
+    state, camera = AvatarViewer(model.eval()).state, camera_of(model, None)
+    state.parts = Parts(frozenset({3})).with_tint(5, Tint((255, 0, 0), 0.5)).with_tint(9, Tint((0, 255, 0), 1.0))
+    state.frame_overlay, state.light_angle = FrameOverlay("Camera_B1", 0.5, blend=True), 90.0
     compared = model.get_outputs_for_camera(camera)
-    stage.comparison = Comparison("Camera_B1")
+    state.frame_overlay = FrameOverlay("Camera_B1")
     poses = np.random.default_rng(3).normal(size=(5, 156)) * 0.2
     np.savez(folder / "walk.npz", poses=poses, trans=np.zeros((5, 3)), mocap_framerate=60.0)
-    assert stage.load_motion(str(folder / "walk.npz")), stage.message
-    stage.show_frame(3)
+    assert state.load_motion(str(folder / "walk.npz")), state.message
+    state.show_frame(3)
     walking = model.get_outputs_for_camera(camera)
-    stage.turn(18, np.array([0.0, -1.5, 0.0]))
+    state.turn(18, np.array([0.0, -1.5, 0.0]))
     turned = model.get_outputs_for_camera(camera)
-    assert not stage.message
+    assert not state.message
+    model.interactive_renderer = None
     shown = {"compared": compared, "walking": walking, "turned": turned}
     return {f"{name} {key}": value for name, maps in shown.items() for key, value in maps.items()}
 

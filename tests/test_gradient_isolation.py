@@ -9,15 +9,15 @@ import torch
 from fmgs_dataparsers.parser import FMGSDataParserConfig
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.scene_box import SceneBox
+from support.trainer_runs import config_for, train
+from support.zju_capture import SIZE, write_capture
 from torch import nn
-from trainer_runs import config_for, train
-from zju_capture import SIZE, write_capture
 
 from fmgs_nerfstudio.evaluation.gradients import gradient_norms
+from fmgs_nerfstudio.maps.classes import NUM_CLASSES
 from fmgs_nerfstudio.modalities import MODALITIES, Modality, all_terms
 from fmgs_nerfstudio.model import FMGSModel, FMGSModelConfig
-from fmgs_nerfstudio.objective import Objective, Step, Term
-from fmgs_nerfstudio.priors.classes import NUM_CLASSES
+from fmgs_nerfstudio.objective import LossInputs, Objective, Term
 from fmgs_nerfstudio.rendering import Camera, Layer, rasterize_finer
 from fmgs_nerfstudio.routes import Route
 
@@ -118,7 +118,7 @@ def test_the_fused_pass_has_the_gradients_of_one_plain_render_per_modality(
 def test_a_new_modality_is_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A toy albedo: its own volume, field, loss, route and output map, learned by nerfstudio's trainer."""
 
-    def albedo_loss(step: Step) -> torch.Tensor:
+    def albedo_loss(step: LossInputs) -> torch.Tensor:
         return nn.functional.mse_loss(step.outputs["albedo"], step.batch["image"])
 
     entry = Modality(

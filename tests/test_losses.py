@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fmgs_nerfstudio import losses
-from fmgs_nerfstudio.isometry import distance_change, distance_change_reference
-from fmgs_nerfstudio.ssim import ssim_reference
+from fmgs_nerfstudio.kernels.isometry import distance_change, distance_change_reference
+from fmgs_nerfstudio.kernels.ssim import ssim_reference
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -16,7 +16,7 @@ import tyro
 import yaml
 from nerfstudio.configs.method_configs import AnnotatedBaseConfigUnion, all_descriptions, all_methods
 from nerfstudio.data.dataparsers.base_dataparser import DataParserConfig
-from zju_capture import write_capture
+from support.zju_capture import write_capture
 
 from fmgs_nerfstudio.method import FMGSTrainerConfig
 

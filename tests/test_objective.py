@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from fmgs_nerfstudio.avatar import Avatar
+from fmgs_nerfstudio.maps.maps import Kind
 from fmgs_nerfstudio.modalities import all_terms
-from fmgs_nerfstudio.objective import TERMS, LossWeights, Objective, Step
-from fmgs_nerfstudio.priors.maps import Kind
+from fmgs_nerfstudio.objective import TERMS, LossInputs, LossWeights, Objective
 from fmgs_nerfstudio.surfels import Surfels
 
 
@@ -24,16 +24,16 @@ def test_a_missing_prior_or_a_zero_weight_leaves_terms_out() -> None:
     assert active(LossWeights(), ["semantics", "depth", "normal", "mask"]) == everything
     assert everything - active(LossWeights(), ["depth", "normal"]) == {"L_s", "L_reg"}
     assert everything - active(LossWeights(), []) == {"L_s", "L_reg", "L_d", "L_n"}
-    assert "L_tv" not in active(LossWeights(tv=0.0), ["normal"])
+    assert "L_tv" not in active(LossWeights(lambda_tv=0.0), ["normal"])
 
 
 def test_only_what_a_term_needs_is_rendered() -> None:
-    weights = LossWeights(d=0, sn=0, n=0, tv=0, s=0)
+    weights = LossWeights(lambda_d=0, lambda_sn=0, lambda_n=0, lambda_tv=0, lambda_s=0)
     assert Objective.of(all_terms(), weights, ["depth", "normal", "semantics"]).modalities == ["colour"]
 
 
 def test_the_weight_of_the_skinning_loss_falls() -> None:
-    weights = LossWeights(skin=10.0, skin_late=0.1, skin_until=0.1)
+    weights = LossWeights(lambda_skin=10.0, lambda_skin_late=0.1, skin_until=0.1)
     assert weights.at(0.05)["L_skin"] == 10.0
     assert weights.at(0.2)["L_skin"] == 0.1
 
@@ -45,7 +45,7 @@ def test_covariances_are_those_of_surfels_and_of_3d_gaussians(scales: int) -> No
     surfels = Surfels(torch.zeros(10, 3), frames, torch.rand(10, scales))
     T, neighbours, none = torch.randn(10, 3, 4), torch.arange(10).roll(1)[:, None], torch.zeros(0)
     avatar = Avatar(surfels, T, torch.ones(10), none, none, none, {})
-    step = Step({}, {}, avatar, surfels, neighbours, lambda: (none, none), torch.Generator(), 0.0)
+    step = LossInputs({}, {}, avatar, surfels, neighbours, lambda: (none, none), torch.Generator(), 0.0)
     squared = torch.nn.functional.pad(surfels.scales**2, (0, 3 - scales))
     before = frames @ torch.diag_embed(squared) @ frames.mT
     after = T[..., :3] @ before @ T[..., :3].mT

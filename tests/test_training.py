@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from nerfstudio.engine.trainer import Trainer
-from trainer_runs import config_for, train
-from zju_capture import write_capture
+from support.trainer_runs import config_for, train
+from support.zju_capture import write_capture
 
 from fmgs_nerfstudio.fields.light import LightConfig
 from fmgs_nerfstudio.model import FMGSModel
@@ -74,20 +74,6 @@ def test_light_and_free_surfels_are_trained(capture: Path, tmp_path: Path) -> No
     assert model.light.coefficients.any()
     assert all(parameter.any() for parameter in model.surfels.free.values())
     assert not model.geometry.displacement.weight.any()  # the geometry field moves nothing
-
-
-def test_the_latent_of_another_pose(capture: Path, tmp_path: Path) -> None:
-    made = config_for(capture, tmp_path, 1)
-    made.pipeline.model.latent_shift = 1
-    trainer = made.setup()
-    trainer.setup()
-    model = trainer.pipeline.model
-    assert isinstance(model, FMGSModel)
-    own = [model.pose_avatar_at(*model.poses(i)) for i in range(3)]
-    shifted = model.pose_avatar(1)
-    assert torch.equal(shifted.Z_p, own[2].Z_p)
-    assert not torch.equal(shifted.Z_p, own[1].Z_p)
-    assert torch.equal(shifted.T, own[1].T)
 
 
 def test_checkpoint_opens_with_weights_only_and_strictly(capture: Path, tmp_path: Path) -> None:

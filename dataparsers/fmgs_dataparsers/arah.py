@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fmgs_dataparsers.assemble import Calibration, Options, Recording, Shot, assemble, monocular
+from fmgs_dataparsers.assemble import Calibration, ReadOptions, Recording, Shot, assemble, monocular
 from fmgs_dataparsers.capture import Capture, CaptureError, Split
 from fmgs_dataparsers.conventions import BodyFile, Fit, opencv_intrinsics, world_to_camera
 from fmgs_dataparsers.files import arrays, by_name, entries, images_in, number, read_json, read_npz
@@ -34,7 +34,7 @@ def matches(root: Path) -> bool:
     return zju or ((root / "camera.pkl").is_file() and (root / "animnerf_models").is_dir())
 
 
-def read(root: Path, options: Options) -> Capture:
+def read(root: Path, options: ReadOptions) -> Capture:
     """Read a capture folder.
 
     Raises:
@@ -44,7 +44,7 @@ def read(root: Path, options: Options) -> Capture:
     return _read_zju(root, options) if (root / "cam_params.json").is_file() else _read_snapshot(root, options)
 
 
-def _read_zju(root: Path, options: Options) -> Capture:
+def _read_zju(root: Path, options: ReadOptions) -> Capture:
     calibrations = _calibrations(root / "cam_params.json")
     folders = {name: _folder(root, name) for name in calibrations}
     names = [name for name, folder in folders.items() if folder is not None]
@@ -68,7 +68,7 @@ def _read_zju(root: Path, options: Options) -> Capture:
     return assemble(Recording(root, NAME, split, calibrations, shots, fit, body, up=(0.0, 0.0, 1.0)), options)
 
 
-def _read_snapshot(root: Path, options: Options) -> Capture:
+def _read_snapshot(root: Path, options: ReadOptions) -> Capture:
     calibration = read_camera(root / "camera.pkl")
     images = images_in(root / "image")
     mask_of = by_name((root / "mask").glob("*.png"))

@@ -22,7 +22,7 @@ from fmgs_dataparsers.conventions import BodyFile, Fit, upward
 from fmgs_dataparsers.files import IMAGE_SUFFIXES, image_size, is_whole
 from fmgs_dataparsers.masks import MaskSource, NoMask, PriorMask
 from fmgs_dataparsers.protocols import ChosenSplit, choose
-from fmgs_nerfstudio.priors.maps import Priors, open_priors
+from fmgs_nerfstudio.maps.maps import Priors, open_priors
 
 Gender = Literal["auto", "neutral", "male", "female"]
 CAMERA = "camera"
@@ -31,7 +31,7 @@ _LEAST_COVERAGE = 1e-4  # share of an image below which its mask holds no person
 
 
 @dataclass(frozen=True)
-class Options:
+class ReadOptions:
     """What a user may say about a capture."""
 
     protocol: str = "auto"
@@ -88,7 +88,7 @@ class Recording:
     """None: the person's mean upward direction."""
 
 
-def assemble(recording: Recording, options: Options) -> Capture:
+def assemble(recording: Recording, options: ReadOptions) -> Capture:
     """Check the frames, gather their fits, and report what is left out.
 
     Raises:
@@ -147,7 +147,7 @@ def assemble(recording: Recording, options: Options) -> Capture:
 def monocular(
     root: Path,
     layout: str,
-    options: Options,
+    options: ReadOptions,
     *,
     protocol: str,
     images: Sequence[Path],

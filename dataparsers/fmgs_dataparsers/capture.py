@@ -19,7 +19,7 @@ from jaxtyping import Float, UInt8
 from fmgs_dataparsers.files import CaptureError as CaptureError
 from fmgs_dataparsers.files import decode
 from fmgs_dataparsers.masks import MaskSource
-from fmgs_nerfstudio.priors.maps import Kind, Priors, read_labels, read_normal
+from fmgs_nerfstudio.maps.maps import Kind, Priors, read_labels, read_normal
 
 Split = Literal["train", "novel_view", "novel_pose"]
 
@@ -47,7 +47,7 @@ class Frame:
     """File stem of the image: it names prior and truth maps."""
     image: Path
     mask: MaskSource
-    pose: int
+    pose_id: int
     """Row of `Capture.poses`."""
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import cv2
 
-from fmgs_dataparsers.assemble import Calibration, Options, Recording, Shot, assemble
+from fmgs_dataparsers.assemble import Calibration, ReadOptions, Recording, Shot, assemble
 from fmgs_dataparsers.capture import Capture, CaptureError, Split
 from fmgs_dataparsers.conventions import Fit, opencv_intrinsics, world_to_camera
 from fmgs_dataparsers.files import array, arrays, by_name, entries, images_in, number, read_json
@@ -29,7 +29,7 @@ def matches(root: Path) -> bool:
     return (root / "intri.yml").is_file() and (root / "extri.yml").is_file() and _results(root) != []
 
 
-def read(root: Path, options: Options) -> Capture:
+def read(root: Path, options: ReadOptions) -> Capture:
     """Read a capture folder.
 
     Raises:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from nerfstudio.utils.rich_utils import CONSOLE
 
-from fmgs_dataparsers.assemble import Calibration, Options, monocular
+from fmgs_dataparsers.assemble import Calibration, ReadOptions, monocular
 from fmgs_dataparsers.capture import Capture, CaptureError
 from fmgs_dataparsers.conventions import N_BETAS, BodyFile, Fit, checked
 from fmgs_dataparsers.files import array, entries, read_npz, stack
@@ -36,7 +36,7 @@ def matches(root: Path) -> bool:
     return (root / "hmr4d_results.pt").is_file()
 
 
-def read(root: Path, options: Options) -> Capture:
+def read(root: Path, options: ReadOptions) -> Capture:
     """Read a capture folder.
 
     Raises:
@@ -81,7 +81,7 @@ def _load(path: Path) -> Any:
         raise CaptureError(f"{path} cannot be read as a file of tensors: {error}; copy it again") from error
 
 
-def _shape(root: Path, options: Options, body: BodyFile, betas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _shape(root: Path, options: ReadOptions, body: BodyFile, betas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """SMPL's betas, and the pelvis of the shaped SMPL-X, metres."""
     model = options.body_model
     own = [model.parent if model.is_file() else model] if model else []

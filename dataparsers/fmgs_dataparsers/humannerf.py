@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from fmgs_dataparsers.assemble import Calibration, Options, monocular
+from fmgs_dataparsers.assemble import Calibration, ReadOptions, monocular
 from fmgs_dataparsers.capture import Capture, CaptureError
 from fmgs_dataparsers.conventions import BodyFile, Fit, checked, easymocap_pelvis, opencv_intrinsics, seen_from
 from fmgs_dataparsers.files import array, arrays, entries, images_in, read_json, read_npy, read_pickle, stack
@@ -31,7 +31,7 @@ def matches(root: Path) -> bool:
     return (root / "images").is_dir() and (prepared or (root / "metadata.json").is_file())
 
 
-def read(root: Path, options: Options) -> Capture:
+def read(root: Path, options: ReadOptions) -> Capture:
     """Read a capture folder.
 
     Raises:

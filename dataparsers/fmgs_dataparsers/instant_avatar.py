@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from fmgs_dataparsers.assemble import Calibration, Options, monocular
+from fmgs_dataparsers.assemble import Calibration, ReadOptions, monocular
 from fmgs_dataparsers.capture import Capture, CaptureError
 from fmgs_dataparsers.conventions import BodyFile, Fit, opencv_intrinsics
 from fmgs_dataparsers.files import arrays, entries, images_in, read_npz, stack
@@ -33,7 +33,7 @@ def matches(root: Path) -> bool:
     return (root / "cameras.npz").is_file() and (root / "images").is_dir() and fits
 
 
-def read(root: Path, options: Options) -> Capture:
+def read(root: Path, options: ReadOptions) -> Capture:
     """Read a capture folder.
 
     Raises:

@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from fmgs_dataparsers.files import CaptureError, decode, image_size, is_whole
 from fmgs_nerfstudio.body.unpickle import FAILURES
-from fmgs_nerfstudio.priors.maps import Priors
+from fmgs_nerfstudio.maps.maps import Priors
 
 Mask = Float[np.ndarray, "H W"]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from fmgs_dataparsers.assemble import Calibration, Options, monocular
+from fmgs_dataparsers.assemble import Calibration, ReadOptions, monocular
 from fmgs_dataparsers.capture import Capture, CaptureError
 from fmgs_dataparsers.conventions import BodyFile, Fit, checked, rotation, seen_from
 from fmgs_dataparsers.files import array, by_name, entries, images_in, number, read_joblib, read_npy, read_npz, stack
@@ -35,7 +35,7 @@ def matches(root: Path) -> bool:
     )
 
 
-def read(root: Path, options: Options) -> Capture:
+def read(root: Path, options: ReadOptions) -> Capture:
     """Read a capture folder.
 
     Raises:

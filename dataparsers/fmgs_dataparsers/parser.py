@@ -30,10 +30,10 @@ from fmgs_dataparsers import (
     zju_mocap,
     zju_mocap_refined,
 )
-from fmgs_dataparsers.assemble import Gender, Options
+from fmgs_dataparsers.assemble import Gender, ReadOptions
 from fmgs_dataparsers.capture import Capture, CaptureError, Frame, Split
 from fmgs_dataparsers.protocols import Name
-from fmgs_nerfstudio.priors.maps import PriorsError
+from fmgs_nerfstudio.maps.maps import PriorsError
 
 
 class Layout(Protocol):
@@ -51,7 +51,7 @@ class Layout(Protocol):
         """Does `root` hold this layout? Looks at names only."""
         ...
 
-    def read(self, root: Path, options: Options) -> Capture:
+    def read(self, root: Path, options: ReadOptions) -> Capture:
         """The capture; a CaptureError where a file is not what the layout says."""
         ...
 
@@ -192,7 +192,7 @@ def open_capture(
         if found:
             others = f" (also looks like {', '.join(kind.NAME for kind in found[1:])})" if found[1:] else ""
             CONSOLE.log(f"{folder}: layout {found[0].NAME}{others}")
-            capture = found[0].read(folder, Options(protocol, body_model, gender, downscale, need_masks))
+            capture = found[0].read(folder, ReadOptions(protocol, body_model, gender, downscale, need_masks))
             counts = ", ".join(f"{len(frames)} {split.replace('_', ' ')}" for split, frames in capture.splits.items())
             CONSOLE.log(f"{folder}: split {capture.protocol}: {counts} images")
             return capture
@@ -216,8 +216,8 @@ def _cameras(capture: Capture, frames: tuple[Frame, ...]) -> Cameras:
         width=torch.tensor([width for _, width, _ in intrinsics]),
         height=torch.tensor([height for _, _, height in intrinsics]),
         camera_type=CameraType.PERSPECTIVE,
-        times=torch.tensor([frame.pose / last for frame in frames]),
-        metadata={"pose_id": torch.tensor([[frame.pose] for frame in frames])},
+        times=torch.tensor([frame.pose_id / last for frame in frames]),
+        metadata={"pose_id": torch.tensor([[frame.pose_id] for frame in frames])},
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fmgs_dataparsers.assemble import Calibration, Options, monocular
+from fmgs_dataparsers.assemble import Calibration, ReadOptions, monocular
 from fmgs_dataparsers.capture import Capture, CaptureError
 from fmgs_dataparsers.conventions import Fit, opencv_intrinsics
 from fmgs_dataparsers.files import array, arrays, entries, read_pickle, stack
@@ -26,7 +26,7 @@ def matches(root: Path) -> bool:
     return all((root / name).is_file() for name in ("camera.pkl", "masks.hdf5", "reconstructed_poses.hdf5"))
 
 
-def read(root: Path, options: Options) -> Capture:
+def read(root: Path, options: ReadOptions) -> Capture:
     """Read a capture folder.
 
     Raises:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from fmgs_dataparsers.assemble import Options, monocular
+from fmgs_dataparsers.assemble import ReadOptions, monocular
 from fmgs_dataparsers.capture import Capture, CaptureError
 from fmgs_dataparsers.conventions import N_BETAS, BodyFile, Fit, axis_angle
 from fmgs_dataparsers.files import array, arrays, entries, read_joblib, read_npz, stack
@@ -54,7 +54,7 @@ class Tracker:
         """Does `root` hold this layout?"""
         return self._result(root) is not None
 
-    def read(self, root: Path, options: Options) -> Capture:
+    def read(self, root: Path, options: ReadOptions) -> Capture:
         """Read a capture folder.
 
         Raises:

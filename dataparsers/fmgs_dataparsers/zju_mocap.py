@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from fmgs_dataparsers.assemble import Calibration, Options, Recording, Shot, assemble
+from fmgs_dataparsers.assemble import Calibration, ReadOptions, Recording, Shot, assemble
 from fmgs_dataparsers.capture import Capture, CaptureError, Split
 from fmgs_dataparsers.conventions import BodyFile, Fit, opencv_intrinsics, world_to_camera
 from fmgs_dataparsers.files import arrays, entries, read_npy
@@ -31,7 +31,7 @@ def matches(root: Path) -> bool:
     return (root / "annots.npy").is_file() and any((root / name).is_dir() for name in _PARAMS)
 
 
-def read(root: Path, options: Options) -> Capture:
+def read(root: Path, options: ReadOptions) -> Capture:
     """Read a capture folder.
 
     Raises:
@@ -62,7 +62,7 @@ def listed(annots: Path, instants: Any) -> list[list[str]]:
 def read_annotated(
     root: Path,
     layout: str,
-    options: Options,
+    options: ReadOptions,
     annots: Path,
     calibration: Any,
     images: Sequence[Sequence[str]],

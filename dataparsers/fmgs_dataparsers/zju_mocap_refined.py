@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fmgs_dataparsers.assemble import Options
+from fmgs_dataparsers.assemble import ReadOptions
 from fmgs_dataparsers.capture import Capture, CaptureError
 from fmgs_dataparsers.files import entries, images_in, read_npy
 from fmgs_dataparsers.zju_mocap import listed, read_annotated
@@ -23,7 +23,7 @@ def matches(root: Path) -> bool:
     return (root / "smpl_params").is_dir() and any((root / name).is_file() for name in _ANNOTS)
 
 
-def read(root: Path, options: Options) -> Capture:
+def read(root: Path, options: ReadOptions) -> Capture:
     """Read a capture folder.
 
     Raises:

@@ -8,15 +8,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fmgs_nerfstudio.parameters import TrainedPart
 
-class PoseTable(nn.Module):
-    """Fitted pose and translation of every instant, with a learned correction for those that are trained on.
 
-    One parameter per instant: Adam on a dense table would keep moving rows that are not in the batch. An instant's
+class PoseTable(TrainedPart):
+    """Fitted pose and translation of every pose of a capture, with a learned correction for those that are trained on.
+
+    One parameter per pose: Adam on a dense table would keep moving rows that are not in the batch. A pose's
     correction is the mean of the parameters around it, weighted by a hat: what a fit gets wrong it gets wrong for a
     while, and so each frame teaches its neighbours too. Any correction can still be expressed.
     """
 
+    part, optimizer = "pose", "poses"
     pose: Tensor
     transl: Tensor
 
@@ -37,7 +40,7 @@ class PoseTable(nn.Module):
         self.radius = radius
 
     def forward(self, pose_id: int, refine: bool = True) -> tuple[Float[Tensor, "72"], Float[Tensor, "3"]]:
-        """Axis-angle pose (radians) and translation (metres), corrected where training has seen the instant."""
+        """Axis-angle pose (radians) and translation (metres), corrected where training has seen the frame."""
         pose, transl = self.pose[pose_id], self.transl[pose_id]
         row = self.row.get(pose_id)
         if row is None or not refine:
@@ -49,6 +52,6 @@ class PoseTable(nn.Module):
         return pose + d_pose, transl + d_transl
 
     def all(self) -> tuple[Float[Tensor, "P 72"], Float[Tensor, "P 3"]]:
-        """Every instant, corrected."""
+        """Every pose, corrected."""
         poses, transl = zip(*(self(pose_id) for pose_id in range(len(self.pose))), strict=True)
         return torch.stack(poses), torch.stack(transl)

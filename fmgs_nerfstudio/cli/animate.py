@@ -15,9 +15,9 @@ from rich.progress import track
 from fmgs_nerfstudio.cli.errors import in_one_line
 from fmgs_nerfstudio.evaluation.pictures import Image, write_mp4
 from fmgs_nerfstudio.evaluation.runs import RunError, open_run
-from fmgs_nerfstudio.motion.animation import OutputName, perform, write_pngs
+from fmgs_nerfstudio.export.animation import OutputName, perform, write_pngs
+from fmgs_nerfstudio.frozen import FrozenAvatar
 from fmgs_nerfstudio.motion.cameras import CameraName, capture_camera, watch
-from fmgs_nerfstudio.motion.frozen import FrozenAvatar
 from fmgs_nerfstudio.motion.motion import MotionError, joints
 from fmgs_nerfstudio.motion.readers import Reading, read_motion
 

@@ -21,13 +21,13 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from fmgs_nerfstudio.cli.errors import in_one_line
+from fmgs_nerfstudio.evaluation.check.fit_check import FitReport, check_capture, priors_at_hand
 from fmgs_nerfstudio.evaluation.check.gradient_table import gradient_table, leaks
-from fmgs_nerfstudio.evaluation.check.overlap import Report, check_capture, priors_at_hand
 from fmgs_nerfstudio.evaluation.check.page import html_page, overlay_sheet
 from fmgs_nerfstudio.evaluation.gradients import gradient_norms
 from fmgs_nerfstudio.evaluation.runs import RunError, open_run
 from fmgs_nerfstudio.files import atomic_path
-from fmgs_nerfstudio.priors.maps import PriorsError
+from fmgs_nerfstudio.maps.maps import PriorsError
 
 _WORST = 5
 
@@ -89,7 +89,7 @@ def run(check: Check) -> bool:
     return report.ready
 
 
-def facts_of(report: Report) -> dict[str, str]:
+def facts_of(report: FitReport) -> dict[str, str]:
     """What the capture is, line by line."""
     capture = report.capture
     splits = ", ".join(f"{len(frames)} {name.replace('_', ' ')}" for name, frames in capture.splits.items())
@@ -143,7 +143,7 @@ def _cameras(capture: Capture) -> str:
     )
 
 
-def _show(report: Report, facts: dict[str, str], console: Console) -> None:
+def _show(report: FitReport, facts: dict[str, str], console: Console) -> None:
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for name, value in facts.items():
         table.add_row(name, escape(value))
@@ -154,7 +154,7 @@ def _show(report: Report, facts: dict[str, str], console: Console) -> None:
         console.print(f"Mean IoU by camera: {escape(', '.join(means))}", highlight=False)
 
 
-def _save(report: Report, facts: dict[str, str], out: Path, console: Console) -> None:
+def _save(report: FitReport, facts: dict[str, str], out: Path, console: Console) -> None:
     _, encoded = cv2.imencode(".png", overlay_sheet(report)[..., ::-1])
     with atomic_path(out / "sheet.png") as path:
         path.write_bytes(encoded.tobytes())

@@ -10,7 +10,7 @@ import tyro
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from fmgs_nerfstudio.cli.errors import in_one_line
-from fmgs_nerfstudio.demo.capture import DemoError, Options, make_capture
+from fmgs_nerfstudio.demo.capture import DemoError, DemoOptions, make_capture
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Demo:
 
     out: Annotated[Path, tyro.conf.Positional]
     """Folder of the capture, e.g. demo_out/capture."""
-    options: Annotated[Options, tyro.conf.OmitArgPrefixes] = field(default_factory=Options)
+    options: Annotated[DemoOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=DemoOptions)
     overwrite: bool = False
     """Replace a capture that was made with other options."""
 

@@ -24,7 +24,7 @@ from fmgs_nerfstudio.export.skinned import write_skinned
 from fmgs_nerfstudio.export.splats import Splats, write_splats
 from fmgs_nerfstudio.export.surface import learned_mesh, write_mesh
 from fmgs_nerfstudio.files import atomic_path
-from fmgs_nerfstudio.motion.frozen import FrozenAvatar
+from fmgs_nerfstudio.frozen import FrozenAvatar
 from fmgs_nerfstudio.motion.motion import Motion, MotionError
 from fmgs_nerfstudio.motion.readers import Reading, read_motion
 
@@ -113,11 +113,11 @@ def _pose(avatar: FrozenAvatar, motion: Motion, frame: int | None) -> tuple[Avat
 def posed_splats(avatar: FrozenAvatar, posed: Avatar, sh_degree: Literal[0, 3] = 3, steps: int = 0) -> Splats:
     """The posed avatar's surfels with colours baked into spherical harmonics, fitted in so many steps.
 
-    A picture of another program is one of ours with all backs drawn (`RenderingConfig.backs` 1), whatever the avatar
-    was trained with; where it was trained like that, there is nothing to fit.
+    A picture of another program is one of ours with all back faces drawn (`RenderingConfig.backface_cutoff` 1),
+    whatever the avatar was trained with; where it was trained like that, there is nothing to fit.
     """
     splats = baked_splats(avatar.model, posed, _SH[sh_degree])
-    if steps and avatar.model.config.rendering.backs < 1:
+    if steps and avatar.model.config.rendering.backface_cutoff < 1:
         splats = fit_splats(avatar.model, posed, splats, steps)
     return splats
 

@@ -20,13 +20,13 @@ from rich.text import Text
 
 from fmgs_nerfstudio.cli.errors import in_one_line
 from fmgs_nerfstudio.files import atomic_path
+from fmgs_nerfstudio.maps.info import DepthKind, Kind, write_info
+from fmgs_nerfstudio.maps.maps import PriorsError, open_priors
 from fmgs_nerfstudio.priors.checkpoints import CheckpointError, Consent, find_weights
-from fmgs_nerfstudio.priors.checks import WARNINGS, Report, check
+from fmgs_nerfstudio.priors.checks import WARNINGS, PriorsReport, check
 from fmgs_nerfstudio.priors.estimate import Job, estimate
 from fmgs_nerfstudio.priors.estimators import ESTIMATORS
-from fmgs_nerfstudio.priors.estimators.base import EstimatorError, Options
-from fmgs_nerfstudio.priors.info import DepthKind, Kind, write_info
-from fmgs_nerfstudio.priors.maps import PriorsError, open_priors
+from fmgs_nerfstudio.priors.estimators.base import EstimatorError, EstimatorOptions
 from fmgs_nerfstudio.priors.sheet import contact_sheet
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def run(command: MakePriors) -> bool:
 
 def _make(command: MakePriors, capture: Capture, frames: Sequence[Frame]) -> None:
     kinds = frozenset(command.kinds) or None
-    options = Options(
+    options = EstimatorOptions(
         size=command.size,
         checkpoint=command.checkpoint,
         kinds=kinds,
@@ -167,7 +167,7 @@ def _bar() -> Progress:
     )
 
 
-def _show(report: Report) -> None:
+def _show(report: PriorsReport) -> None:
     def line(title: str, text: str) -> None:
         print(f"  {title:<9}{text}")
 
@@ -188,7 +188,7 @@ def _show(report: Report) -> None:
     line("warnings", ", ".join(f"{warning} {report.share(warning):.0%}" for warning in WARNINGS))
 
 
-def _save(capture: Capture, frames: Sequence[Frame], report: Report, every: int | None) -> None:
+def _save(capture: Capture, frames: Sequence[Frame], report: PriorsReport, every: int | None) -> None:
     assert capture.priors is not None
     root = capture.priors.root
     chosen = frames[:: every or -(-len(frames) // _SHEET_ROWS)]
@@ -200,7 +200,7 @@ def _save(capture: Capture, frames: Sequence[Frame], report: Report, every: int 
     print(f"See {root / 'sheet.png'}; numbers are in {root / 'check.json'}")
 
 
-def _settle(capture: Capture, report: Report, accept: bool) -> bool:
+def _settle(capture: Capture, report: PriorsReport, accept: bool) -> bool:
     assert capture.priors is not None
     corrected = report.corrected()
     if corrected == report.info:

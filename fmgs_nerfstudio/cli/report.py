@@ -17,7 +17,7 @@ from fmgs_nerfstudio.files import atomic_path
 
 
 @dataclass(frozen=True)
-class Report:
+class MakeReport:
     """Evaluate runs and write report.html, which needs no other file, and report.md.
 
     Metrics of every held-out image under named protocols, beside the paper's tables where the data are theirs; training
@@ -34,7 +34,7 @@ class Report:
     """Images with the lowest PSNR to draw."""
 
 
-def run(report: Report) -> None:
+def run(report: MakeReport) -> None:
     """Write the report and say where it is.
 
     Raises:
@@ -53,7 +53,7 @@ def run(report: Report) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `fmgs-report`."""
-    report = tyro.cli(Report, prog="fmgs-report", args=arguments)
+    report = tyro.cli(MakeReport, prog="fmgs-report", args=arguments)
     with in_one_line("fmgs-report", RunError, interrupted="no report was written"):
         run(report)
 

@@ -32,9 +32,9 @@ from fmgs_nerfstudio.body import BodyModel
 from fmgs_nerfstudio.demo import noise
 from fmgs_nerfstudio.demo.person import Person
 from fmgs_nerfstudio.demo.render import LIGHTS, LightName, Picture, PosedPerson
-from fmgs_nerfstudio.demo.shell import BODY
+from fmgs_nerfstudio.demo.skinned_surface import BODY
 from fmgs_nerfstudio.demo.stage import CAMERAS, TRAIN_CAMERA, draw_motion, noisy_motion, place_cameras
-from fmgs_nerfstudio.priors.maps import (
+from fmgs_nerfstudio.maps.maps import (
     PriorsInfo,
     PriorsWriter,
     SapiensWriter,
@@ -76,7 +76,7 @@ PRESETS: dict[PresetName, Preset] = {
 
 
 @dataclass(frozen=True)
-class Options:
+class DemoOptions:
     """Everything a capture depends on."""
 
     preset: PresetName = "small"
@@ -106,7 +106,7 @@ class Options:
 class Studio:
     """Renders one frame after another into a capture folder."""
 
-    def __init__(self, folder: Path, options: Options) -> None:
+    def __init__(self, folder: Path, options: DemoOptions) -> None:
         self.folder, self.options, self.preset = folder, options, PRESETS[options.preset]
         preset, seed = self.preset, options.seed
         self.person = Person(seed, preset.detail)
@@ -239,7 +239,7 @@ light.json                      the light; radiance from direction d is sky + sl
 
 def make_capture(
     out: Path,
-    options: Options,
+    options: DemoOptions,
     overwrite: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> bool:
@@ -279,7 +279,7 @@ def make_capture(
     return True
 
 
-def _already_there(out: Path, options: Options, overwrite: bool) -> bool:
+def _already_there(out: Path, options: DemoOptions, overwrite: bool) -> bool:
     """Whether `out` is the wanted capture; an error where it is something that may not be replaced."""
     if not out.exists():
         return False

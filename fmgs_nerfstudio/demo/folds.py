@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.sparse import csr_matrix
 
-from fmgs_nerfstudio.demo.curves import bump, smoothstep
+from fmgs_nerfstudio.demo.easing import bump, smoothstep
 from fmgs_nerfstudio.demo.noise import value_noise
 
 # joint -> the joint its limb points to, wavelength of its folds in metres

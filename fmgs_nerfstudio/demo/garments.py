@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
-from fmgs_nerfstudio.demo.curves import smoothstep
+from fmgs_nerfstudio.demo.easing import smoothstep
 from fmgs_nerfstudio.demo.mesh import neighbour_mean
-from fmgs_nerfstudio.demo.shell import Anatomy, Level, Shell
-from fmgs_nerfstudio.priors.classes import IDS
+from fmgs_nerfstudio.demo.skinned_surface import Anatomy, Level, Shell
+from fmgs_nerfstudio.maps.classes import IDS
 
 SOLE = -1.2035
 """Height of the template's soles."""

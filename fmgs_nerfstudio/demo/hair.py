@@ -7,11 +7,11 @@ from jaxtyping import Float
 from scipy.ndimage import gaussian_filter1d
 from scipy.spatial import KDTree
 
-from fmgs_nerfstudio.demo.curves import smoothstep
+from fmgs_nerfstudio.demo.easing import smoothstep
 from fmgs_nerfstudio.demo.noise import value_noise
 from fmgs_nerfstudio.demo.rays import Scene
-from fmgs_nerfstudio.demo.shell import Anatomy, Shell
-from fmgs_nerfstudio.priors.classes import IDS
+from fmgs_nerfstudio.demo.skinned_surface import Anatomy, Shell
+from fmgs_nerfstudio.maps.classes import IDS
 
 CENTRE = np.array([0.0, 0.53, 0.065])
 # The crown lies behind the top of the head. Rows: side (left), up, front of the frame in which the dome is built.

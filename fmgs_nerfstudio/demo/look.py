@@ -86,7 +86,7 @@ _TROUSERS: dict[str, tuple[TrouserStyle, ...]] = {
 _WORDS = ("DEMO", "FMGS", "SURF", "ORBIT", "NORTH", "KITE")
 
 
-def draw_look(seed: int) -> Look:
+def sample_look(seed: int) -> Look:
     """The person of a seed. Seed 0 wears a striped T-shirt and shorts; seeds 1 and 2 the other two outfits."""
     rng = np.random.default_rng([seed, 11])
 

@@ -7,14 +7,14 @@ from jaxtyping import Float, Int, UInt8
 from scipy.sparse import csr_matrix
 
 from fmgs_nerfstudio.demo import garments, textures
-from fmgs_nerfstudio.demo.curves import smoothstep
+from fmgs_nerfstudio.demo.easing import smoothstep
 from fmgs_nerfstudio.demo.folds import Folds
 from fmgs_nerfstudio.demo.garments import Garment
 from fmgs_nerfstudio.demo.hair import hair
-from fmgs_nerfstudio.demo.look import Look, draw_look
+from fmgs_nerfstudio.demo.look import Look, sample_look
 from fmgs_nerfstudio.demo.mesh import neighbour_mean, vertex_normals
-from fmgs_nerfstudio.demo.shell import Anatomy, Shell
-from fmgs_nerfstudio.priors.classes import IDS
+from fmgs_nerfstudio.demo.skinned_surface import Anatomy, Shell
+from fmgs_nerfstudio.maps.classes import IDS
 
 
 def wardrobe(anatomy: Anatomy, look: Look, detail: int) -> list[Garment]:
@@ -45,7 +45,7 @@ class Person:
     def __init__(self, seed: int, detail: int = 2) -> None:
         """`detail`: 0 for pictures of 128 pixels, 1 for 256, 2 for 512; the same person on finer meshes."""
         anatomy = Anatomy.load()
-        self.look = draw_look(seed)
+        self.look = sample_look(seed)
         worn = wardrobe(anatomy, self.look, detail)
         shells = [
             *_skin(anatomy, worn, detail >= 2),

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float
 
-from fmgs_nerfstudio.demo.curves import bump, smoothstep
+from fmgs_nerfstudio.demo.easing import bump, smoothstep
 from fmgs_nerfstudio.demo.garments import SOLE
 from fmgs_nerfstudio.demo.look import Look
 from fmgs_nerfstudio.demo.noise import value_noise

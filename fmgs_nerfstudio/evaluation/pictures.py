@@ -70,9 +70,8 @@ def turnaround(pipeline: FMGSPipeline) -> Iterable[Image]:
     model = pipeline.model
     assert isinstance(model, FMGSModel)
     source = pipeline.datamanager.train_dataset.cameras[0:1].to(model.device)
-    centre, up = (
-        torch.as_tensor(value, device=model.device) for value in (model.first_view.centre, model.first_view.up)
-    )
+    centre = (model.poses.transl + model.canonical.joints[0]).mean(0)
+    up = centre.new_tensor(model.kwargs["metadata"]["capture"].up)
     for i in range(TURN_FRAMES):
         camera = orbit(source, centre, up, 2 * np.pi * i / TURN_FRAMES)
         maps = model.get_outputs_for_camera(camera)
@@ -80,7 +79,7 @@ def turnaround(pipeline: FMGSPipeline) -> Iterable[Image]:
 
 
 def orbit(camera: Cameras, centre: Float[Tensor, "3"], up: Float[Tensor, "3"], angle: float) -> Cameras:
-    """`camera` carried about the axis `up` through `centre` by `angle` radians; its instant stays."""
+    """`camera` carried about the axis `up` through `centre` by `angle` radians; its pose stays."""
     x, y, z = up.tolist()
     cross = up.new_tensor([[0, -z, y], [z, 0, -x], [-y, x, 0]])
     R = torch.linalg.matrix_exp(cross * angle)

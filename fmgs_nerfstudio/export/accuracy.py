@@ -13,7 +13,7 @@ from jaxtyping import Float
 from scipy.spatial import KDTree
 
 from fmgs_nerfstudio.export.surface import deform, displaced_surface
-from fmgs_nerfstudio.motion.frozen import FrozenAvatar
+from fmgs_nerfstudio.frozen import FrozenAvatar
 
 POINTS = 20_000
 _LONGEST_EDGE = 0.008  # metres
@@ -59,7 +59,7 @@ def geometry_error(avatar: FrozenAvatar, capture: Capture) -> dict[str, dict[str
     model, found = avatar.model, {}
     for split in ("train", "novel_pose"):
         frames = capture.splits[split]
-        known = {frame.stem: frame.pose for frame in frames if (folder / f"{frame.stem}.npz").is_file()}
+        known = {frame.stem: frame.pose_id for frame in frames if (folder / f"{frame.stem}.npz").is_file()}
         pairs = [_errors(avatar, model.poses(pose_id), folder / f"{stem}.npz") for stem, pose_id in known.items()]
         if pairs:
             columns = ("to_truth_mean", "to_truth_p95", "from_truth_mean", "from_truth_p95")

@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 from fmgs_nerfstudio.avatar import Avatar
 from fmgs_nerfstudio.fields.appearance import SH_DIM, spherical_harmonics
 from fmgs_nerfstudio.model import FMGSModel
-from fmgs_nerfstudio.routes import OPEN, pose_surfels
+from fmgs_nerfstudio.routes import OPEN
 
 DIRECTIONS = 64
 _FAR = 1e4  # metres; from there all surfels are seen in one direction
@@ -35,7 +35,7 @@ class Seen(NamedTuple):
 @torch.inference_mode()
 def look_around(model: FMGSModel, avatar: Avatar) -> Seen:
     """Colours of the posed avatar's surfels from directions spread evenly over the sphere (Fibonacci's spiral)."""
-    posed = pose_surfels(avatar.canonical, avatar.opacities, avatar.T, OPEN)
+    posed = avatar.posed.by(OPEN)
     normal = normalize(torch.linalg.cross(posed.tangents[..., 0], posed.tangents[..., 1]), dim=-1, eps=1e-18)
     i = torch.arange(DIRECTIONS, device=normal.device) + 0.5
     z, angle = 1 - 2 * i / DIRECTIONS, i * torch.pi * (3 - 5**0.5)

@@ -1,7 +1,8 @@
 """Splats that look in other programs as the avatar does here.
 
-Those draw all surfels that face away, of which we draw those near an outline only (`RenderingConfig.backs`): there the
-far side shines through the near one. So opacities, scales and colours of the file are fitted to our own pictures.
+Those draw all surfels that face away, of which we draw those near an outline only
+(`RenderingConfig.backface_cutoff`): there the far side shines through the near one. So opacities, scales and colours of
+the file are fitted to our own pictures.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from fmgs_nerfstudio.modalities import render_modalities
 from fmgs_nerfstudio.model import FMGSModel
 from fmgs_nerfstudio.motion.cameras import look_at
 from fmgs_nerfstudio.rendering import Camera
-from fmgs_nerfstudio.routes import OPEN, PosedSurfels, pose_surfels
+from fmgs_nerfstudio.routes import OPEN, PosedSurfels
 
 _CLOSED = 2.0  # logit by which opacities start higher: a picture from both sides is nearest to ours where fronts close
 _RATES = {"opacity": 0.05, "scale": 0.01, "constant": 0.01, "harmonics": 0.005}  # of Adam; they fall to a tenth
@@ -32,7 +33,7 @@ def baked_splats(model: FMGSModel, posed: Avatar, coefficients: int = 16) -> Spl
     """The avatar's surfels as they are, their colours as so many spherical harmonics."""
     # Copies: inference's tensors may not meet gradients.
     sh = spherical_harmonics_of(look_around(model, posed), coefficients).clone()
-    surfels = pose_surfels(posed.canonical, posed.opacities, posed.T, OPEN)
+    surfels = posed.posed.by(OPEN)
     return Splats(PosedSurfels(*(value.detach().clone() for value in surfels)), sh)
 
 
@@ -81,8 +82,7 @@ def picture_psnr(model: FMGSModel, posed: Avatar, splats: Splats, views: int = 8
 @torch.no_grad()
 def own_picture(model: FMGSModel, posed: Avatar, camera: Camera) -> Float[Tensor, "H W 4"]:
     """Colour and alpha on black as the model draws them."""
-    eye = -camera.viewmat[:3, 3] @ camera.viewmat[:3, :3]
-    rgb = model.shade(posed, eye)
+    rgb = model.shade(posed, camera.centre)
     return render_modalities(posed, rgb, camera, ["colour"], model.config.rendering)["colour"]
 
 

@@ -18,8 +18,8 @@ from fmgs_nerfstudio.body.canonical import CanonicalBody, star_pose
 from fmgs_nerfstudio.body.model import JOINT_NAMES, N_JOINTS
 from fmgs_nerfstudio.export.gltf import Buffer, write_glb
 from fmgs_nerfstudio.export.surface import LearnedMesh
+from fmgs_nerfstudio.maps.classes import CLASSES
 from fmgs_nerfstudio.motion.motion import Motion
-from fmgs_nerfstudio.priors.classes import CLASSES
 
 _INFLUENCES = 4
 _UP = np.array([0.0, 1.0, 0.0])

@@ -30,8 +30,7 @@ class Splats(NamedTuple):
 
     def draw(self, camera: Camera, factor: int = 1) -> Float[Tensor, "H W 4"]:
         """Colour and alpha on black as programs for 2DGS draw them, with `factor` x `factor` pixels for each."""
-        eye = -camera.viewmat[:3, 3] @ camera.viewmat[:3, :3]
-        basis = format_basis(normalize(self.surfels.means - eye, dim=-1))[:, : self.sh.shape[1]]
+        basis = format_basis(normalize(self.surfels.means - camera.centre, dim=-1))[:, : self.sh.shape[1]]
         rgb = (torch.einsum("nk,nkc->nc", basis, self.sh) + 0.5).clamp_min(0)
         values = torch.cat([rgb, torch.ones_like(rgb[:, :1])], dim=1)
         return rasterize_finer([Layer(*self.surfels, values)], camera, factor)[0]

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from fmgs_nerfstudio.fields.mlp import ConditionedMLP
+from fmgs_nerfstudio.parameters import TrainedPart
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,10 @@ class AppearanceFieldConfig:
     """Hidden layers; the paper keeps one against overfitting."""
 
 
-class AppearanceField(nn.Module):
+class AppearanceField(TrainedPart):
     """F_theta_c: colour features, geometry code, pose latent and canonical view direction to RGB in 0..1."""
+
+    part = optimizer = "appearance"
 
     def __init__(self, config: AppearanceFieldConfig, feature_dim: int, z_dim: int, latent_dim: int) -> None:
         super().__init__()

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fmgs_nerfstudio.fields.mlp import ConditionedMLP
+from fmgs_nerfstudio.parameters import Parameters, TrainedPart
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class GeometryResidual(NamedTuple):
     z_g: Float[Tensor, "N Z"]
 
 
-class GeometryField(nn.Module):
+class GeometryField(TrainedPart):
     """F_theta_g: one trunk, one head per quantity. The first three heads start at zero: the template itself."""
 
     def __init__(self, config: GeometryFieldConfig, feature_dim: int, latent_dim: int) -> None:
@@ -51,6 +52,11 @@ class GeometryField(nn.Module):
         for head in (self.displacement, self.scale, self.rotation):
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
+
+    def trained(self) -> list[Parameters]:
+        heads = {"displacement": self.displacement, "rotation": self.rotation, "scale head": self.scale, "z_g": self.z}
+        parts = {"trunk": self.trunk, **heads}
+        return [Parameters.of(part, "geometry", module) for part, module in parts.items()]
 
     def forward(self, f_g: Float[Tensor, "N D"], Z_p: Float[Tensor, "L"]) -> GeometryResidual:
         h = self.trunk(f_g, Z_p).relu()

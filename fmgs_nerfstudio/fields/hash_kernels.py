@@ -12,7 +12,7 @@ import math
 import numba
 import numpy as np
 
-from fmgs_nerfstudio.compiled import device_function, kernel
+from fmgs_nerfstudio.kernels.compiled import device_function, kernel
 
 
 @device_function

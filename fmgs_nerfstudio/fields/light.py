@@ -7,6 +7,7 @@ a lamp from a texture. One function of the world normal, shared by all surfels, 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +16,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fmgs_nerfstudio.fields.appearance import spherical_harmonics
+from fmgs_nerfstudio.parameters import TrainedPart
+
+Irradiance = Callable[[Float[Tensor, "N 3"]], Float[Tensor, "N 1"]]
+"""What a surfel with this unit normal (world) receives, relative to its albedo."""
 
 
 @dataclass(frozen=True)
@@ -25,12 +30,14 @@ class LightConfig:
     """none: the paper; sh: nine spherical-harmonics coefficients of the posed normal, times the field's colour."""
 
 
-class Light(nn.Module):
+class Light(TrainedPart):
     """Irradiance of a surfel from its normal n: 1 + sum_i c_i Y_i(n), degrees 1 and 2; degree 0 is 1.
 
     The scale of albedo times light is free, and so degree 0 is fixed; with the eight others that makes the nine
     coefficients that describe the irradiance of a convex body (Ramamoorthi and Hanrahan 2001). One light for R, G, B.
     """
+
+    part = optimizer = "light"
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,9 +47,13 @@ class Light(nn.Module):
         """`normal`: unit vectors in the world. Never below 0.05, so that no surfel goes black for good."""
         return (1 + spherical_harmonics(normal)[:, :8] @ self.coefficients)[:, None].clamp_min(0.05)
 
+    def turned(self, up: Float[Tensor, "3"], angle: float) -> Irradiance:
+        """This light carried about the unit axis `up` by `angle` radians."""
+        return lambda normal: self(rotate_about(normal, up, -angle))
 
-def turn(normal: Float[Tensor, "N 3"], up: Float[Tensor, "3"], angle: float) -> Float[Tensor, "N 3"]:
-    """`normal` turned about the unit axis `up` by `angle` radians (Rodrigues): turning the light the other way."""
+
+def rotate_about(vector: Float[Tensor, "N 3"], axis: Float[Tensor, "3"], angle: float) -> Float[Tensor, "N 3"]:
+    """`vector` turned about the unit `axis` by `angle` radians (Rodrigues)."""
     cos, sin = math.cos(angle), math.sin(angle)
-    across = torch.linalg.cross(up.expand_as(normal), normal)
-    return cos * normal + sin * across + (1 - cos) * (normal @ up)[:, None] * up
+    across = torch.linalg.cross(axis.expand_as(vector), vector)
+    return cos * vector + sin * across + (1 - cos) * (vector @ axis)[:, None] * axis

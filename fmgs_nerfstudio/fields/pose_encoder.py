@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fmgs_nerfstudio.body.model import N_JOINTS
+from fmgs_nerfstudio.parameters import TrainedPart
 
 
 @dataclass(frozen=True)
@@ -21,12 +22,14 @@ class PoseEncoderConfig:
     """Size of the pose latent Z_p."""
 
 
-class PoseEncoder(nn.Module):
+class PoseEncoder(TrainedPart):
     """Pose and shape to Z_p. Every joint sees its rotation, position and bone length, and its parent's features.
 
     Shape enters through the joints of the shaped body. The root's rotation is left out: Z_p describes the pose of the
     body, not where it faces.
     """
+
+    part, optimizer = "pose encoder", "pose_encoder"
 
     def __init__(self, config: PoseEncoderConfig, parents: tuple[int, ...], joints: Float[Tensor, "24 3"]) -> None:
         super().__init__()

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from fmgs_nerfstudio.fields.hash_grid import HashEncoding, HashGridConfig
 from fmgs_nerfstudio.fields.mlp import ConditionedMLP
+from fmgs_nerfstudio.parameters import TrainedPart
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,10 @@ class SkinningFieldConfig:
     """Hash encoding H of the moving points; coarse, since weights vary slowly."""
 
 
-class SkinningField(nn.Module):
+class SkinningField(TrainedPart):
     """W = softmax(F_theta_w(H(mu'))): weights of the 24 joints for any point of canonical space, metres."""
 
+    part = optimizer = "skinning"
     low: Tensor
     extent: Tensor
 

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from fmgs_nerfstudio.fields.hash_grid import HashGridConfig, gather, interpolate_reference, levels, locate, scatter
+from fmgs_nerfstudio.parameters import Parameters, TrainedPart
 
 
-class FeatureVolume(nn.Module):
+class FeatureVolume(TrainedPart):
     """A hash grid [40] known at fixed sites only: a constant sparse linear map of the table's touched rows.
 
     `table [R, F]` holds the rows that some site touches, in the order of the full table (`entries [R]` says which), so
@@ -25,9 +26,12 @@ class FeatureVolume(nn.Module):
     index: Tensor
     fraction: Tensor
 
-    def __init__(self, sites: Float[Tensor, "N 3"], aabb: Float[Tensor, "2 3"], config: HashGridConfig) -> None:
+    def __init__(
+        self, sites: Float[Tensor, "N 3"], aabb: Float[Tensor, "2 3"], config: HashGridConfig, name: str = "volume"
+    ) -> None:
         """`sites` in metres, inside the box `aabb` (its two corners); ValueError where one is not."""
         super().__init__()
+        self.name = name
         self.config = config
         low, high = aabb
         normalised = ((sites - low) / (high - low)).float()
@@ -36,10 +40,13 @@ class FeatureVolume(nn.Module):
         self.register_buffer("sites", normalised)
         for name in ("entries", "index", "fraction"):
             self.register_buffer(name, None, persistent=False)
-        self._settle(normalised)
+        self._locate(normalised)
         self.table = nn.Parameter(torch.empty(len(self.entries), config.features_per_level).uniform_(-1e-4, 1e-4))
 
-    def _settle(self, normalised: Float[Tensor, "N 3"]) -> None:
+    def trained(self) -> list[Parameters]:
+        return [Parameters.of(self.name, "volumes", self)]
+
+    def _locate(self, normalised: Float[Tensor, "N 3"]) -> None:
         """Find the touched entries, and each site's rows among them and place in its cells."""
         # On the CPU whatever the device, so that rounding is the same everywhere.
         corner, fraction = locate(normalised.cpu(), self.config)
@@ -56,7 +63,7 @@ class FeatureVolume(nn.Module):
     ) -> None:
         sites, table = (state_dict.get(prefix + name) for name in ("sites", "table"))
         if sites is not None and table is not None and sites.shape == self.sites.shape:
-            self._settle(sites.to(self.sites.device))
+            self._locate(sites.to(self.sites.device))
             self.table.data = self.table.new_empty(len(self.entries), self.config.features_per_level)
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs

@@ -16,8 +16,8 @@ from fmgs_dataparsers.parser import open_capture
 from jaxtyping import Float
 
 from fmgs_nerfstudio.body.unpickle import read_npz, read_pickle
+from fmgs_nerfstudio.maps.maps import PriorsError
 from fmgs_nerfstudio.motion.motion import Motion, MotionError, find_metres, find_up
-from fmgs_nerfstudio.priors.maps import PriorsError
 
 Up = Literal["auto", "x", "y", "z", "-x", "-y", "-z"]
 Unit = Literal["auto", "m", "cm", "mm"]

@@ -26,7 +26,7 @@ class BodyView:
         """z-depth in metres and unit normals (camera space, OpenGL axes) of the body; 0 where it is not."""
         K, width, height = self.capture.intrinsics(frame.camera)
         to_camera = self.capture.cameras[frame.camera].world_to_camera
-        points = self._posed(frame.pose) @ to_camera[:3, :3].T + to_camera[:3, 3]
+        points = self._posed(frame.pose_id) @ to_camera[:3, :3].T + to_camera[:3, 3]
         faces = self.body.faces.numpy()
         u, v = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
         rays = np.stack([u, v, np.ones_like(u)], axis=-1).reshape(-1, 3) @ np.linalg.inv(K).T

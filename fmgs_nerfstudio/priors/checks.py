@@ -17,9 +17,9 @@ from fmgs_dataparsers.capture import Capture, Frame
 from jaxtyping import Bool, Float
 from scipy.stats import rankdata
 
+from fmgs_nerfstudio.maps.classes import NUM_CLASSES
+from fmgs_nerfstudio.maps.info import PriorsInfo, axes_matrix, axes_words, correct
 from fmgs_nerfstudio.priors.body_view import BodyView
-from fmgs_nerfstudio.priors.classes import NUM_CLASSES
-from fmgs_nerfstudio.priors.info import PriorsInfo, axes_matrix, axes_words, correct
 
 EMPTY, OFF_BODY, FLICKER = "empty mask", "mask is not on the body", "labels flicker"
 WARNINGS = (EMPTY, OFF_BODY, FLICKER)
@@ -52,7 +52,7 @@ class FrameReport:
 
 
 @dataclass(frozen=True)
-class Report:
+class PriorsReport:
     """All frames, and what they say together."""
 
     info: PriorsInfo
@@ -102,7 +102,7 @@ class Report:
 
 def check(
     capture: Capture, frames: Sequence[Frame], progress: Callable[[int, int], None] = lambda done, total: None
-) -> Report:
+) -> PriorsReport:
     """Read the maps of `frames` and compare them with the capture's masks and body.
 
     Raises:
@@ -114,7 +114,7 @@ def check(
     for done, frame in enumerate(frames, 1):
         reports.append(_check_frame(capture, body, frame))
         progress(done, len(frames))
-    return Report(capture.priors.info, tuple(_with_flicker(reports)))
+    return PriorsReport(capture.priors.info, tuple(_with_flicker(reports)))
 
 
 def _check_frame(capture: Capture, body: BodyView, frame: Frame) -> FrameReport:
@@ -192,7 +192,7 @@ def _with_flicker(reports: Sequence[FrameReport]) -> list[FrameReport]:
             cameras.setdefault(report.frame.camera, []).append((index, report.areas))
     reports = list(reports)
     for members in cameras.values():
-        members.sort(key=lambda member: reports[member[0]].frame.pose)
+        members.sort(key=lambda member: reports[member[0]].frame.pose_id)
         shares = flicker(np.stack([areas for _, areas in members]))
         for (index, _), share in zip(members, shares, strict=True):
             if share > _FLICKER_SHARE:

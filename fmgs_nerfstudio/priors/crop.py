@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float
 
-from fmgs_nerfstudio.priors.info import Kind
+from fmgs_nerfstudio.maps.info import Kind
 
 Box = tuple[slice, slice]
 """Rows and columns of an image."""

@@ -15,11 +15,11 @@ import torch
 from fmgs_dataparsers.capture import Capture, Frame
 from jaxtyping import Bool
 
+from fmgs_nerfstudio.maps.info import Kind, Source, merge
+from fmgs_nerfstudio.maps.maps import PngPriors, Priors, PriorsError, PriorsWriter, open_priors
 from fmgs_nerfstudio.priors.checkpoints import Weights
 from fmgs_nerfstudio.priors.crop import Box, paste, person_box
 from fmgs_nerfstudio.priors.estimators.base import Estimator, EstimatorError, Image, Maps, Network
-from fmgs_nerfstudio.priors.info import Kind, Source, merge
-from fmgs_nerfstudio.priors.maps import PngPriors, Priors, PriorsError, PriorsWriter, open_priors
 
 Progress = Callable[[str, int, int], None]
 """progress(what, done, total), in frames."""

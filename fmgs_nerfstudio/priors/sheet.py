@@ -9,8 +9,8 @@ import numpy as np
 from fmgs_dataparsers.capture import Capture, Frame
 from jaxtyping import Bool, Float, UInt8
 
+from fmgs_nerfstudio.maps.classes import CLASSES, PALETTE
 from fmgs_nerfstudio.priors.body_view import BodyView
-from fmgs_nerfstudio.priors.classes import CLASSES, PALETTE
 from fmgs_nerfstudio.priors.crop import person_box
 
 Picture = UInt8[np.ndarray, "H W 3"]

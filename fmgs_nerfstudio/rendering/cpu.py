@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fmgs_nerfstudio.kernels.simd import LANES
 from fmgs_nerfstudio.rendering.cpu_geometry import MOMENTS, RECORD, project, reduce_slots
 from fmgs_nerfstudio.rendering.cpu_kernels import TILE, bin_surfels, composite, composite_backward
 from fmgs_nerfstudio.rendering.layers import Camera, Layer
-from fmgs_nerfstudio.rendering.simd import LANES
 
 
 class _Scene(NamedTuple):

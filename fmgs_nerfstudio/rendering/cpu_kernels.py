@@ -9,10 +9,8 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from fmgs_nerfstudio.compiled import device_function, kernel
-from fmgs_nerfstudio.rendering import projection as definition
-from fmgs_nerfstudio.rendering.cpu_geometry import MOMENTS, RECORD
-from fmgs_nerfstudio.rendering.simd import (
+from fmgs_nerfstudio.kernels.compiled import device_function, kernel
+from fmgs_nerfstudio.kernels.simd import (
     LANES,
     any_lane,
     exp_negative,
@@ -24,6 +22,8 @@ from fmgs_nerfstudio.rendering.simd import (
     store,
     where,
 )
+from fmgs_nerfstudio.rendering import projection as definition
+from fmgs_nerfstudio.rendering.cpu_geometry import MOMENTS, RECORD
 
 TILE = 16
 STRIDE = TILE + LANES  # eight lanes may start at any pixel of a row

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
+from nerfstudio.cameras.cameras import Cameras
 from torch import Tensor
 
 
@@ -47,6 +48,18 @@ class Camera:
         viewmat[:3, :3] = rotation.T
         viewmat[:3, 3] = -rotation.T @ camera_to_world[:3, 3]
         return cls(viewmat, rotation.new_tensor([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]), width, height)
+
+    @classmethod
+    def from_nerfstudio(cls, camera: Cameras) -> Camera:
+        """From nerfstudio's cameras, of which there is one."""
+        fx, fy, cx, cy = (float(value[0]) for value in (camera.fx, camera.fy, camera.cx, camera.cy))
+        width, height = int(camera.width[0]), int(camera.height[0])
+        return cls.from_opengl(camera.camera_to_worlds[0], fx, fy, cx, cy, width, height)
+
+    @property
+    def centre(self) -> Float[Tensor, "3"]:
+        """Where it stands in the world, metres."""
+        return -self.viewmat[:3, :3].T @ self.viewmat[:3, 3]
 
     def finer(self, factor: int) -> Camera:
         """The same view with `factor` pixels for each, along both axes."""

@@ -1,6 +1,1 @@
-"""What the avatar adds to nerfstudio's viewer."""
-
-from fmgs_nerfstudio.viewer.first_view import FirstView
-from fmgs_nerfstudio.viewer.stage import PuppetStage
-
-__all__ = ["FirstView", "PuppetStage"]
+"""What the avatar adds to nerfstudio's viewer: above the model, owned by the pipeline."""

@@ -1,4 +1,4 @@
-"""The stage's panel: four tabs above the host's. Controls write the stage's state; what is computed is elsewhere."""
+"""The panel: four tabs above the host's. Controls write the viewer's state; what is computed is elsewhere."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from viser import GuiEvent, GuiInputHandle
 from viser.transforms import SO3
 
 from fmgs_nerfstudio.body.model import JOINT_NAMES
-from fmgs_nerfstudio.priors.classes import CLASSES, PALETTE
-from fmgs_nerfstudio.viewer.compare import capture_view, field_of_view
+from fmgs_nerfstudio.maps.classes import CLASSES, PALETTE
+from fmgs_nerfstudio.viewer.frame_overlay import capture_view, field_of_view
+from fmgs_nerfstudio.viewer.overlays import SceneOverlays
 from fmgs_nerfstudio.viewer.parts import Parts, Tint
-from fmgs_nerfstudio.viewer.posture import joint_frames
-from fmgs_nerfstudio.viewer.props import Props
+from fmgs_nerfstudio.viewer.pose import joint_frames
 
 if TYPE_CHECKING:
-    from fmgs_nerfstudio.viewer.stage import PuppetStage
+    from fmgs_nerfstudio.viewer.control import AvatarViewer
 
 SOURCES = ("time slider", "motion", "joints")
 
@@ -43,10 +43,11 @@ class Panel:
     """Controls of pose, parts, scene and camera frame."""
 
     def __init__(
-        self, stage: PuppetStage, player: Player, props: Props, server: viser.ViserServer, order: float
+        self, control: AvatarViewer, player: Player, overlays: SceneOverlays, server: viser.ViserServer, order: float
     ) -> None:
         """`order`: place among the host's elements."""
-        self.stage, self.player, self.props, self.gui = stage, player, props, server.gui
+        self.control, self.state, self.gui = control, control.state, server.gui
+        self.player, self.overlays = player, overlays
         self._said = ""
         self.message = self.gui.add_markdown("", order=order, visible=False)
         tabs = self.gui.add_tab_group(order=order)
@@ -57,12 +58,12 @@ class Panel:
         with tabs.add_tab("Scene"):
             self._add_scene()
         with tabs.add_tab("Camera"):
-            self._add_comparison()
+            self._add_frame_overlay()
 
     # --- tabs ---------------------------------------------------------------------------------------------------------
 
     def _add_pose(self) -> None:
-        gui, stage = self.gui, self.stage
+        gui, state = self.gui, self.state
         self.source = gui.add_dropdown(
             "Poses from", SOURCES, hint="The host's Time slider; a motion; or joints, from the pose shown last"
         )
@@ -86,52 +87,52 @@ class Panel:
             for slider in self.turns:
                 self._on(slider, self._turn)
             self.with_gizmo = gui.add_checkbox("Gizmo", False, hint="At the joint: drag its rings")
-            self._on(self.with_gizmo, lambda: setattr(self.props.gizmo, "visible", self.with_gizmo.value))
-            gui.add_button("Reset joints", icon=viser.Icon.ARROW_BACK_UP).on_click(self._act(stage.reset_joints))
+            self._on(self.with_gizmo, lambda: setattr(self.overlays.gizmo, "visible", self.with_gizmo.value))
+            gui.add_button("Reset joints", icon=viser.Icon.ARROW_BACK_UP).on_click(self._act(state.reset_joints))
 
     def _add_frame_slider(self) -> None:
         with self.motion_folder:
-            self.frame = self.gui.add_slider("Frame", 0, max(self.stage.motion_length - 1, 1), 1, 0)
+            self.frame = self.gui.add_slider("Frame", 0, max(self.state.motion_length - 1, 1), 1, 0)
         self._on(self.frame, self._choose_frame)
 
     def _add_parts(self) -> None:
         gui = self.gui
-        if not self.stage.has_parts:
+        if not self.control.has_parts:
             gui.add_markdown("The capture has no parsing maps to learn parts from: these mean nothing.")
         self.part = gui.add_dropdown("Part", CLASSES[1:], "Upper_Clothing", hint="By the learned semantics")
         self.part.on_update(lambda _: self._show_part())
         self.hide = gui.add_checkbox("Hide", False)
-        self._on(self.hide, lambda: self._set_parts(self.stage.parts.with_hidden(self.selected_part, self.hide.value)))
+        self._on(self.hide, lambda: self._set_parts(self.state.parts.with_hidden(self.selected_part, self.hide.value)))
         red, green, blue = (int(value) for value in PALETTE[CLASSES.index("Upper_Clothing")])
         self.colour = gui.add_rgb("Colour", (red, green, blue))
         self.strength = gui.add_slider("Strength", 0.0, 1.0, 0.05, 0.0, hint="0: as it is; 1: the colour, shaded")
         for control in (self.colour, self.strength):
             self._on(control, self._paint)
         only = gui.add_button("Only this part", icon=viser.Icon.FOCUS_2)
-        only.on_click(self._act(lambda: self._set_parts(self.stage.parts.only(self.selected_part))))
+        only.on_click(self._act(lambda: self._set_parts(self.state.parts.only(self.selected_part))))
         reset = gui.add_button("Reset parts", icon=viser.Icon.ARROW_BACK_UP)
         reset.on_click(self._act(lambda: self._set_parts(Parts())))
 
     def _add_scene(self) -> None:
-        for label, prop in (("Skeleton", self.props.skeleton), ("Body mesh", self.props.mesh)):
+        for label, overlay in (("Skeleton", self.overlays.skeleton), ("Body mesh", self.overlays.mesh)):
             shown = self.gui.add_checkbox(label, False)
-            self._on(shown, lambda shown=shown, prop=prop: setattr(prop, "visible", shown.value))
+            self._on(shown, lambda shown=shown, overlay=overlay: setattr(overlay, "visible", shown.value))
         self.light = self.gui.add_slider(
-            "Turn the light", 0.0, 360.0, 5.0, 0.0, disabled=not self.stage.has_light,
+            "Turn the light", 0.0, 360.0, 5.0, 0.0, disabled=not self.control.has_light,
             hint="Degrees; of an avatar trained with --pipeline.model.light.kind sh",
         )  # fmt: skip
-        self._on(self.light, lambda: setattr(self.stage, "light_angle", self.light.value))
+        self._on(self.light, lambda: setattr(self.state, "light_angle", self.light.value))
         back = self.gui.add_button("Back to the first view", icon=viser.Icon.HOME)
-        back.on_click(lambda event: event.client and self.stage.first_view.take(event.client))
+        back.on_click(lambda event: event.client and self.control.first_view.take(event.client))
 
-    def _add_comparison(self) -> None:
-        gui, stage = self.gui, self.stage
-        cameras = sorted({camera for camera, _ in stage.frames})
-        self.camera = gui.add_dropdown("Camera", cameras, stage.comparison.camera)
+    def _add_frame_overlay(self) -> None:
+        gui, state = self.gui, self.state
+        cameras = sorted({camera for camera, _ in self.control.frames})
+        self.camera = gui.add_dropdown("Camera", cameras, state.frame_overlay.camera)
         self.amount = gui.add_slider("Wipe", 0.0, 1.0, 0.01, 0.0, hint="0: the rendering alone; 1: the frame alone")
         self.blend = gui.add_checkbox("Blend", False, hint="Mix both everywhere, instead of side by side")
         for control in (self.camera, self.amount, self.blend):
-            self._on(control, self._compare)
+            self._on(control, self._lay_frame)
         gui.add_button("Stand at the camera", icon=viser.Icon.MAP_PIN).on_click(self._stand)
 
     # --- what controls do ---------------------------------------------------------------------------------------------
@@ -139,7 +140,7 @@ class Panel:
     def _act(self, action: Callable[[], None]) -> Callable[[GuiEvent], None]:
         def callback(event: GuiEvent) -> None:
             if event.client is not None:  # a person, not `show`
-                self.stage.message = ""
+                self.state.message = ""
                 action()
                 self.show()
                 self.player.rerender()
@@ -151,31 +152,31 @@ class Panel:
 
     def _choose_source(self) -> None:
         if self.source.value == "joints":
-            self._turn_to(self.stage.current().rotation(self.selected_joint))
+            self._turn_to(self.state.current().rotation(self.selected_joint))
         else:
             self.player.playing = False
-            self.stage.source = "motion" if self.source.value == "motion" else "time slider"
+            self.state.source = "motion" if self.source.value == "motion" else "time slider"
 
     def _load(self) -> None:
         self.player.playing = False
-        if self.stage.load_motion(self.path.value):
-            self.fps.value = 30.0 if self.stage.motion is None else self.stage.motion.fps
+        if self.state.load_motion(self.path.value):
+            self.fps.value = 30.0 if self.state.motion is None else self.state.motion.fps
             self.frame.remove()
             self._add_frame_slider()
 
     def _choose_frame(self) -> None:
         self.player.playing = False
-        self.stage.show_frame(min(self.frame.value, self.stage.motion_length - 1))
+        self.state.show_frame(min(self.frame.value, self.state.motion_length - 1))
 
     def _set_playing(self, playing: bool) -> None:
-        self.player.position, self.player.playing = float(self.stage.frame), playing
+        self.player.position, self.player.playing = float(self.state.frame), playing
 
     def _turn(self) -> None:
         self._turn_to(np.radians([slider.value for slider in self.turns]))
 
     def _turn_to(self, rotation: Float[np.ndarray, "3"]) -> None:
         self.player.playing = False
-        self.stage.turn(self.selected_joint, rotation)
+        self.state.turn(self.selected_joint, rotation)
 
     @property
     def selected_joint(self) -> int:
@@ -186,28 +187,28 @@ class Panel:
         return CLASSES.index(self.part.value)
 
     def _set_parts(self, parts: Parts) -> None:
-        self.stage.parts = parts
+        self.state.parts = parts
         self._show_part()
 
     def _paint(self) -> None:
         tint = Tint(self.colour.value, self.strength.value)
-        self.stage.parts = self.stage.parts.with_tint(self.selected_part, tint)
+        self.state.parts = self.state.parts.with_tint(self.selected_part, tint)
 
-    def _compare(self) -> None:
-        self.stage.comparison = dataclasses.replace(
-            self.stage.comparison, camera=self.camera.value, amount=self.amount.value, blend=self.blend.value
+    def _lay_frame(self) -> None:
+        self.state.frame_overlay = dataclasses.replace(
+            self.state.frame_overlay, camera=self.camera.value, amount=self.amount.value, blend=self.blend.value
         )
 
     def _stand(self, event: GuiEvent) -> None:
         """Put this browser's camera where the capture's is; it turns about the person."""
         if event.client is None:
             return
-        view, camera = capture_view(self.stage.capture, self.camera.value), event.client.camera
+        view, camera = capture_view(self.state.capture, self.camera.value), event.client.camera
         world_to_camera = view.viewmat.double().numpy()
         R, centre = world_to_camera[:3, :3].T, -world_to_camera[:3, :3].T @ world_to_camera[:3, 3]
-        pelvis = joint_frames(self.stage.body, self.stage.shown).positions[0]
+        pelvis = joint_frames(self.state.body, self.state.shown).positions[0]
         with event.client.atomic():
-            camera.up_direction = self.stage.capture.up
+            camera.up_direction = self.state.capture.up
             camera.position = centre * VISER_NERFSTUDIO_SCALE_RATIO
             camera.look_at = (centre + R[:, 2] * max((pelvis - centre) @ R[:, 2], 0.1)) * VISER_NERFSTUDIO_SCALE_RATIO
             camera.wxyz = SO3.from_matrix(R).wxyz
@@ -217,26 +218,26 @@ class Panel:
     # --- what controls show -------------------------------------------------------------------------------------------
 
     def show(self) -> None:
-        """The stage's state in the controls; those that say so already are left alone."""
-        stage = self.stage
-        _set(self.source, stage.source)
-        _set(self.frame, stage.frame)
-        rotation = np.degrees(stage.current().rotation(self.selected_joint))
+        """The state in the controls; those that say so already are left alone."""
+        state = self.state
+        _set(self.source, state.source)
+        _set(self.frame, state.frame)
+        rotation = np.degrees(state.current().rotation(self.selected_joint))
         for slider, angle in zip(self.turns, rotation, strict=True):
             if abs(slider.value - angle) > 0.06:
                 slider.value = round(float(angle), 1)
         self.play.visible, self.pause.visible = not self.player.playing, self.player.playing
-        if self._said != stage.message:
-            self._said = stage.message
-            lines = [part for line in stage.message.splitlines() for part in textwrap.wrap(line, 37)]
+        if self._said != state.message:
+            self._said = state.message
+            lines = [part for line in state.message.splitlines() for part in textwrap.wrap(line, 37)]
             self.message.content = "```\n" + "\n".join(lines) + "\n```"  # as it is: Markdown would read signs in a path
-            self.message.visible = bool(stage.message)
+            self.message.visible = bool(state.message)
 
     def _show_part(self) -> None:
         part = self.selected_part
         palette = PALETTE[part]
-        tint = self.stage.parts.tints.get(part, Tint((int(palette[0]), int(palette[1]), int(palette[2])), 0.0))
-        _set(self.hide, part in self.stage.parts.hidden)
+        tint = self.state.parts.tints.get(part, Tint((int(palette[0]), int(palette[1]), int(palette[2])), 0.0))
+        _set(self.hide, part in self.state.parts.hidden)
         _set(self.colour, tint.colour)
         _set(self.strength, tint.strength)
 

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fmgs_nerfstudio.avatar import Avatar
-from fmgs_nerfstudio.priors.classes import NUM_CLASSES
+from fmgs_nerfstudio.maps.classes import NUM_CLASSES
 
 _LUMINANCE = (0.2126, 0.7152, 0.0722)  # ITU-R BT.709
 
@@ -28,7 +28,7 @@ class Tint(NamedTuple):
 
 @dataclass(frozen=True)
 class Parts:
-    """What is done to which class of `priors.classes`; nothing by default."""
+    """What is done to which class of `maps.classes`; nothing by default."""
 
     hidden: frozenset[int] = frozenset()
     tints: Mapping[int, Tint] = field(default_factory=dict)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import cv2
 import pytest
-from silhouette_capture import content, write_content
-from trainer_runs import config_for, train
-from zju_capture import write_capture
+from support.silhouette_capture import content, write_content
+from support.trainer_runs import config_for, train
+from support.zju_capture import write_capture
 
 from fmgs_nerfstudio.cli.check import main
 from fmgs_nerfstudio.evaluation.check.gradient_table import blocked_parts, gradient_table, leaks

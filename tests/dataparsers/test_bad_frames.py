@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from fmgs_dataparsers.capture import CaptureError
 from fmgs_dataparsers.parser import FMGSDataParserConfig, open_capture
-from known_person import HEIGHT, WIDTH, Person, mask, picture, write
-from layout_capture import humannerf_video, instant_avatar, save_object, wham, zju
+from support.known_person import HEIGHT, WIDTH, Person, mask, picture, write
+from support.layout_capture import humannerf_video, instant_avatar, save_object, wham, zju
 
 from fmgs_nerfstudio.data import AvatarDataset, FrameCache
-from fmgs_nerfstudio.priors.maps import PriorsInfo, PriorsWriter
+from fmgs_nerfstudio.maps.maps import PriorsInfo, PriorsWriter
 
 IMAGE, MASK, PARAMS = "Camera_B1/000001.jpg", "mask_cihp/Camera_B1/000001.png", "new_params/1.npy"
 GRAY = np.zeros((HEIGHT, WIDTH), np.uint8)
@@ -73,7 +73,7 @@ def test_a_bad_frame_is_left_out_and_named(
     assert "3 train" in told
     # The rest is whole: rows of poses follow the frames.
     assert len(capture.poses) == 3
-    assert [frame.pose for frame in capture.splits["train"]] == [0, 1, 2]
+    assert [frame.pose_id for frame in capture.splits["train"]] == [0, 1, 2]
     assert np.allclose(capture.poses[1, 3:], Person().pose[2, 3:])
 
 

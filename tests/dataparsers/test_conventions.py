@@ -11,8 +11,8 @@ from fmgs_dataparsers.conventions import BodyFile, axis_angle, checked, rotation
 from fmgs_dataparsers.own_video import humans4d_focal, longest_track, romp_focal, rows_by_frame, wham_focal
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from known_person import ASSET
 from scipy.spatial.transform import Rotation
+from support.known_person import ASSET
 
 BODY = BodyFile(ASSET)
 SEEDS = st.integers(0, 2**31)

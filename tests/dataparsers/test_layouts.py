@@ -12,8 +12,8 @@ import pytest
 import torch
 from fmgs_dataparsers.capture import Capture
 from fmgs_dataparsers.parser import open_capture
-from known_person import Person, mask, which
-from layout_capture import LAYOUTS, Seen, humannerf
+from support.known_person import Person, mask, which
+from support.layout_capture import LAYOUTS, Seen, humannerf
 
 from fmgs_nerfstudio.body import BodyModel
 
@@ -44,11 +44,11 @@ def test_every_layout_says_the_same(tmp_path: Path, build: Callable[[Path, Perso
     assert capture.layout == layout
     assert capture.left_out == ()
     frames = [frame for members in capture.splits.values() for frame in members]
-    assert len({frame.pose for frame in frames}) == PERSON.n
+    assert len({frame.pose_id for frame in frames}) == PERSON.n
     for frame in frames:
         i = which(capture.image(frame))  # the picture says which instant it is
         camera = capture.cameras[frame.camera]
-        local = np.c_[world_vertices(capture, frame.pose), np.ones(6890)] @ camera.world_to_camera[:3].T
+        local = np.c_[world_vertices(capture, frame.pose_id), np.ones(6890)] @ camera.world_to_camera[:3].T
         ours = (local / local[:, 2:]) @ camera.K[:2].T - 0.5
         expected = seen(frame.camera, i).pixels(PERSON.vertices[i])
         # Of GVHMR, SMPL's shape is only the nearest to SMPL-X's.
@@ -73,8 +73,8 @@ def test_stored_vertices_agree_to_a_millimetre(tmp_path: Path, name: str) -> Non
     for frame in capture.splits["train"]:
         if name == "zju":
             stored, ours = (
-                np.load(capture.root / "new_vertices" / f"{frame.pose}.npy"),
-                world_vertices(capture, frame.pose),
+                np.load(capture.root / "new_vertices" / f"{frame.pose_id}.npy"),
+                world_vertices(capture, frame.pose_id),
             )
         else:
             stored = np.load(capture.root / "models" / f"{frame.stem}.npz")["minimal_shape"]

@@ -20,7 +20,7 @@ from fmgs_dataparsers.protocols import (
     monohuman,
     subject_of,
 )
-from known_person import body_model, write
+from support.known_person import body_model, write
 
 # subject: frames in the archive, training images, test images (22 other cameras)
 ZJU = {"377": (617, 570, 418), "386": (646, 540, 396), "387": (654, 540, 396), "392": (556, 556, 418),
@@ -117,7 +117,7 @@ def test_anim_nerf_rows_and_white_background(tmp_path: Path, capsys: pytest.Capt
         for frame in capture.splits[split]:
             high, low, _ = (int(value) for value in capture.image(frame)[0, 0, ::-1])
             # The pelvis stays where the frame's own shape had put it.
-            assert np.abs(capture.transl[frame.pose] - [high * 256 + low, 0, 5]).max() <= away
+            assert np.abs(capture.transl[frame.pose_id] - [high * 256 + low, 0, 5]).max() <= away
     assert np.allclose(capture.betas, 0.5)
     open_capture.cache_clear()
     named = FMGSDataParserConfig(data=root, protocol="last-fifth").setup().capture()

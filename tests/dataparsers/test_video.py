@@ -9,8 +9,8 @@ import cv2
 import pytest
 from fmgs_dataparsers.capture import CaptureError
 from fmgs_dataparsers.video import source_frames
-from known_person import Person, picture, which, write
-from layout_capture import save_video
+from support.known_person import Person, picture, which, write
+from support.layout_capture import save_video
 
 
 def test_frames_are_written_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ import torch
 from fmgs_dataparsers.capture import CaptureError
 from fmgs_dataparsers.parser import FMGSDataParserConfig, open_capture
 from scipy.spatial.transform import Rotation
-from zju_capture import SIZE, write_capture
+from support.zju_capture import SIZE, write_capture
 
 from fmgs_nerfstudio.body import BodyModel
 
@@ -29,7 +29,7 @@ def test_projected_vertices_agree_with_opencv(tmp_path: Path) -> None:
     body = BodyModel.load(capture.body_model)
     annots = np.load(tmp_path / "annots.npy", allow_pickle=True).item()["cams"]
     for i, frame in enumerate(capture.splits["train"]):
-        values = (capture.betas, capture.poses[frame.pose], capture.transl[frame.pose])
+        values = (capture.betas, capture.poses[frame.pose_id], capture.transl[frame.pose_id])
         ours = body.vertices(*(torch.from_numpy(value).float() for value in values)).numpy()
         assert np.abs(ours - vertices[i]).max() < 1e-4  # metres
         camera = outputs.cameras[i]

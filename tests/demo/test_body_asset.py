@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 from smplx.utils import Struct
 from smplx.vertex_ids import vertex_ids
 
-from fmgs_nerfstudio.demo.shell import ASSETS, BODY
+from fmgs_nerfstudio.demo.skinned_surface import ASSETS, BODY
 
 
 @pytest.fixture(scope="module")

@@ -16,11 +16,11 @@ from scipy.spatial.transform import Rotation
 from fmgs_nerfstudio.body import BodyModel
 from fmgs_nerfstudio.cli import demo as cli
 from fmgs_nerfstudio.demo import capture
-from fmgs_nerfstudio.demo.capture import DemoError, Options, Preset, make_capture
-from fmgs_nerfstudio.priors.classes import IDS, NUM_CLASSES
-from fmgs_nerfstudio.priors.maps import open_priors, read_labels, read_normal
+from fmgs_nerfstudio.demo.capture import DemoError, DemoOptions, Preset, make_capture
+from fmgs_nerfstudio.maps.classes import IDS, NUM_CLASSES
+from fmgs_nerfstudio.maps.maps import open_priors, read_labels, read_normal
 
-EXACT = Options(preset="ci", pose_noise=0, mask_noise=0, depth_noise=0, normal_noise=0, label_noise=0)
+EXACT = DemoOptions(preset="ci", pose_noise=0, mask_noise=0, depth_noise=0, normal_noise=0, label_noise=0)
 TINY = Preset(96, 0, 8, 2, 3, ("Camera_B2", "Camera_B3"))
 
 
@@ -41,7 +41,7 @@ def exact(tmp_path_factory: pytest.TempPathFactory, tiny_preset: None) -> Path:
 @pytest.fixture(scope="module")
 def noisy(tmp_path_factory: pytest.TempPathFactory, tiny_preset: None) -> Path:
     out = tmp_path_factory.mktemp("noisy") / "capture"
-    assert make_capture(out, Options(preset="ci", priors="sapiens-npy"))
+    assert make_capture(out, DemoOptions(preset="ci", priors="sapiens-npy"))
     return out
 
 
@@ -275,7 +275,7 @@ def test_classes_of_a_dressed_person(exact: Path) -> None:
 
 def test_seeds_are_different_people(tmp_path: Path, exact: Path) -> None:
     other = tmp_path / "capture"
-    make_capture(other, Options(preset="ci", seed=2, priors="none", light="key"))
+    make_capture(other, DemoOptions(preset="ci", seed=2, priors="none", light="key"))
     a, b = (cv2.imread(str(p / "Camera_B1/000000.jpg")).astype(int) for p in (exact, other))
     assert np.abs(a - b)[mask(exact, "Camera_B1", 0) > 0.5].mean() > 20
     betas = [np.load(p / "ground_truth/smpl_params.npz")["betas"] for p in (exact, other)]
@@ -298,7 +298,7 @@ def test_an_equal_capture_is_kept_and_another_refused(exact: Path, tmp_path: Pat
     assert not make_capture(exact, EXACT)
     assert (exact / "annots.npy").stat().st_mtime_ns == before
     with pytest.raises(DemoError, match=r"seed 0 -> 3.*--overwrite"):
-        make_capture(exact, Options(**{**EXACT.__dict__, "seed": 3}))
+        make_capture(exact, DemoOptions(**{**EXACT.__dict__, "seed": 3}))
     foreign = tmp_path / "mine"
     foreign.mkdir()
     (foreign / "thesis.txt").write_text("precious")
@@ -310,7 +310,7 @@ def test_an_equal_capture_is_kept_and_another_refused(exact: Path, tmp_path: Pat
 
 def test_failure_leaves_nothing_and_overwrite_replaces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "capture"
-    small = Options(preset="ci", priors="none")
+    small = DemoOptions(preset="ci", priors="none")
     monkeypatch.setitem(capture.PRESETS, "ci", Preset(48, 0, 2, 1, 0, ()))
 
     def fail(done: int, total: int) -> None:
@@ -321,7 +321,7 @@ def test_failure_leaves_nothing_and_overwrite_replaces(tmp_path: Path, monkeypat
         make_capture(out, small, progress=fail)
     assert not list(tmp_path.iterdir())
     assert make_capture(out, small)
-    assert make_capture(out, Options(preset="ci", priors="none", seed=4), overwrite=True)
+    assert make_capture(out, DemoOptions(preset="ci", priors="none", seed=4), overwrite=True)
     assert protocol(out)["generator"]["seed"] == 4
     assert [p.name for p in tmp_path.iterdir()] == ["capture"]
 

@@ -8,10 +8,10 @@ import trimesh
 from scipy.spatial import KDTree
 from scipy.spatial.transform import Rotation
 
-from fmgs_nerfstudio.demo.look import draw_look
+from fmgs_nerfstudio.demo.look import sample_look
 from fmgs_nerfstudio.demo.motion import novel_poses, training_clip
 from fmgs_nerfstudio.demo.person import Person
-from fmgs_nerfstudio.demo.shell import BODY
+from fmgs_nerfstudio.demo.skinned_surface import BODY
 
 REST = np.tile(np.eye(4), (24, 1, 1))
 
@@ -74,8 +74,8 @@ def test_rigid_motion_moves_everything_rigidly(person: Person) -> None:
 
 
 def test_looks_change_with_the_seed() -> None:
-    looks = [draw_look(seed) for seed in range(12)]
-    assert draw_look(5) == looks[5]
+    looks = [sample_look(seed) for seed in range(12)]
+    assert sample_look(5) == looks[5]
     for name in (
         "betas",
         "skin",

@@ -13,18 +13,18 @@ import cv2
 import numpy as np
 import pytest
 from nerfstudio.scripts.eval import ComputePSNR
+from support.trainer_runs import config_for, train
+from support.zju_capture import write_capture
 from torch.utils.tensorboard.writer import SummaryWriter
-from trainer_runs import config_for, train
-from zju_capture import write_capture
 
-from fmgs_nerfstudio.cli.report import Report, main, run
-from fmgs_nerfstudio.evaluation import lpips
-from fmgs_nerfstudio.evaluation.protocols import MEASURES, PROTOCOLS
+from fmgs_nerfstudio.cli.report import MakeReport, main, run
 from fmgs_nerfstudio.evaluation.report import paper, tables
 from fmgs_nerfstudio.evaluation.report.curves import Curve, read_curves, svg
 from fmgs_nerfstudio.evaluation.report.page import html_page
 from fmgs_nerfstudio.evaluation.report.results import RunResult, evaluate
 from fmgs_nerfstudio.evaluation.runs import RunError, open_run
+from fmgs_nerfstudio.metrics import lpips
+from fmgs_nerfstudio.metrics.protocols import MEASURES, PROTOCOLS
 from fmgs_nerfstudio.pipeline import FMGSPipeline
 
 
@@ -83,7 +83,7 @@ def test_the_clock_goes_on_after_a_resume(trained: Path, tmp_path: Path) -> None
 
 
 def test_the_page_needs_no_other_file_and_shows_the_pictures(trained: Path, tmp_path: Path) -> None:
-    run(Report((trained,), tmp_path, panels=1, worst=1))
+    run(MakeReport((trained,), tmp_path, panels=1, worst=1))
     page = (tmp_path / "report.html").read_text()
     assert not re.search(r"""(src|href)=["']?(?!["']|data:|#)""", page)
     assert "@import" not in page
@@ -158,7 +158,7 @@ def test_a_chart_places_values() -> None:
 
 def test_no_run_and_no_such_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(RunError, match="name one run"):
-        run(Report(()))
+        run(MakeReport(()))
     with pytest.raises(SystemExit, match="1"):
         main([str(tmp_path)])
     assert "is no run of fmgs-avatar" in capsys.readouterr().err

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trimesh
-from small_avatar import small_avatar
+from support.small_avatar import small_avatar
 from trimesh.visual import ColorVisuals
 
 from fmgs_nerfstudio.cli import export
 from fmgs_nerfstudio.evaluation.runs import Run
 from fmgs_nerfstudio.export.accuracy import Distances, distances_to, geometry_error
 from fmgs_nerfstudio.export.surface import displaced_surface, learned_mesh, write_mesh
-from fmgs_nerfstudio.motion.frozen import FrozenAvatar
+from fmgs_nerfstudio.frozen import FrozenAvatar
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_geometry_error_of_a_known_surface(tmp_path: Path, frozen: FrozenAvatar)
     folder = tmp_path / "ground_truth" / "surface"
     folder.mkdir(parents=True)
     frame = capture.splits["train"][1]
-    pose = model.poses(frame.pose)
+    pose = model.poses(frame.pose_id)
     mesh = learned_mesh(model, frozen.pose(*pose))
     vertices = mesh.posed(model.canonical(*pose)[1]).numpy()
     np.savez(folder / "faces.npz", faces=mesh.faces.numpy())

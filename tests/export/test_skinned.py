@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 from scipy.spatial.transform import Rotation
-from small_avatar import small_avatar
+from support.small_avatar import small_avatar
 
 from fmgs_nerfstudio.export.skinned import JOINT_NAMES, to_linear, top_weights, write_skinned
 from fmgs_nerfstudio.export.surface import LearnedMesh, around, deform, learned_mesh
-from fmgs_nerfstudio.motion.frozen import FrozenAvatar
+from fmgs_nerfstudio.frozen import FrozenAvatar
+from fmgs_nerfstudio.maps.classes import CLASSES
 from fmgs_nerfstudio.motion.motion import Motion
-from fmgs_nerfstudio.priors.classes import CLASSES
 
 TYPES = {5121: np.uint8, 5123: np.uint16, 5125: np.uint32, 5126: np.float32}
 WIDTHS = {"SCALAR": 1, "VEC3": 3, "VEC4": 4, "MAT4": 16}

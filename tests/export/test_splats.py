@@ -9,13 +9,13 @@ import pytest
 import torch
 import trimesh
 from scipy.spatial.transform import Rotation
-from small_avatar import small_avatar
+from support.small_avatar import small_avatar
 
 from fmgs_nerfstudio.avatar import Avatar
 from fmgs_nerfstudio.cli.export import posed_splats
 from fmgs_nerfstudio.export.splats import principal_axes, write_splats
+from fmgs_nerfstudio.frozen import FrozenAvatar
 from fmgs_nerfstudio.modalities import RenderingConfig
-from fmgs_nerfstudio.motion.frozen import FrozenAvatar
 from fmgs_nerfstudio.rendering import Camera, Layer, rasterize
 
 SIZE = 160
@@ -99,7 +99,7 @@ def psnr(ours: torch.Tensor, theirs: torch.Tensor) -> float:
 def test_the_picture_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At least 35 dB over the person's pixels from two sides; fewer harmonics, a smaller file and a worse picture."""
     model = small_avatar()
-    what_viewers_do = RenderingConfig(backs=1, supersampling=1)
+    what_viewers_do = RenderingConfig(backface_cutoff=1, supersampling=1)
     monkeypatch.setattr(model.config, "rendering", what_viewers_do)
     frozen = FrozenAvatar(model)
     posed = frozen.pose(*model.poses(1))

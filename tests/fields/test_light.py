@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from fmgs_nerfstudio.fields.light import Light, turn
+from fmgs_nerfstudio.fields.light import Light, rotate_about
 
 
 def sphere(count: int = 20_000) -> torch.Tensor:
@@ -45,4 +45,13 @@ def test_no_light_is_the_field_s_colour() -> None:
 def test_turning_is_a_rotation_about_the_axis() -> None:
     normals, up = sphere(50), torch.nn.functional.normalize(torch.tensor([0.2, 0.3, 1.0]), dim=0)
     expected = Rotation.from_rotvec(up.numpy() * 0.7).apply(normals.numpy())
-    assert np.allclose(turn(normals, up, 0.7).numpy(), expected, atol=1e-6)
+    assert np.allclose(rotate_about(normals, up, 0.7).numpy(), expected, atol=1e-6)
+
+
+def test_a_turned_light_shines_on_turned_normals_as_the_light_did() -> None:
+    light, normals, up = Light(), sphere(50), torch.nn.functional.normalize(torch.tensor([0.2, 0.3, 1.0]), dim=0)
+    with torch.no_grad():
+        light.coefficients.uniform_(-0.2, 0.2)
+        turned = light.turned(up, 0.7)(rotate_about(normals, up, 0.7))
+        torch.testing.assert_close(turned, light(normals))
+        assert (light.turned(up, 0.7)(normals) - light(normals)).abs().max() > 0.01

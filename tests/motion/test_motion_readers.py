@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
-from zju_capture import write_capture
+from support.zju_capture import write_capture
 
 from fmgs_nerfstudio.motion.motion import MotionError
 from fmgs_nerfstudio.motion.readers import Reading, read_motion

@@ -28,7 +28,7 @@ def random_motion(frames: int, up: tuple[float, float, float] = Z_UP, fps: float
 
 @pytest.fixture(scope="module")
 def shaped() -> CanonicalBody:
-    from small_avatar import small_avatar
+    from support.small_avatar import small_avatar
 
     return small_avatar().canonical
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from fmgs_dataparsers.capture import Capture
-from priors_capture import opened
+from support.priors_capture import opened
 
 from fmgs_nerfstudio.demo import capture as demo
-from fmgs_nerfstudio.demo.capture import Options, Preset, make_capture
+from fmgs_nerfstudio.demo.capture import DemoOptions, Preset, make_capture
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +19,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("priors") / "capture"
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(demo.PRESETS, "ci", Preset(96, 0, 5, 1, 1, ("Camera_B2",)))
-        make_capture(out, Options(preset="ci", priors="none", pose_noise=0, mask_noise=0))
+        make_capture(out, DemoOptions(preset="ci", priors="none", pose_noise=0, mask_noise=0))
     return out
 
 

@@ -12,15 +12,15 @@ import torch
 from fmgs_dataparsers.capture import Capture
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from priors_capture import INFO, Perfect, network, opened
 from scipy.stats import spearmanr
+from support.priors_capture import INFO, Perfect, network, opened
 
 from fmgs_nerfstudio.body import BodyModel
+from fmgs_nerfstudio.maps.files import write_labels, write_mask, write_normal
+from fmgs_nerfstudio.maps.info import axes_matrix, axes_words, write_info
 from fmgs_nerfstudio.priors.body_view import BodyView
 from fmgs_nerfstudio.priors.checks import EMPTY, FLICKER, OFF_BODY, best_axes, check, flicker, rank_correlation
 from fmgs_nerfstudio.priors.estimate import Job, estimate
-from fmgs_nerfstudio.priors.files import write_labels, write_mask, write_normal
-from fmgs_nerfstudio.priors.info import axes_matrix, axes_words, write_info
 from fmgs_nerfstudio.priors.sheet import TITLES, contact_sheet
 
 SIGNED = [
@@ -46,7 +46,7 @@ def test_the_drawn_body_is_where_it_projects(capture: Capture) -> None:
     frame = capture.splits["train"][2]
     depth, normal = BodyView(capture).draw(frame)
     body = BodyModel.load(capture.body_model)
-    pose, transl = (torch.from_numpy(rows[frame.pose]).float() for rows in (capture.poses, capture.transl))
+    pose, transl = (torch.from_numpy(rows[frame.pose_id]).float() for rows in (capture.poses, capture.transl))
     vertices = body.vertices(torch.from_numpy(capture.betas).float(), pose, transl).numpy()
     E, K = capture.cameras[frame.camera].world_to_camera, capture.cameras[frame.camera].K
     points = vertices @ E[:3, :3].T + E[:3, 3]

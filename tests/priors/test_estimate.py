@@ -13,13 +13,13 @@ import pytest
 from fmgs_dataparsers.capture import Capture
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from priors_capture import Perfect, network, opened
+from support.priors_capture import Perfect, network, opened
 
+from fmgs_nerfstudio.maps.info import KINDS, Kind, PriorsInfo
+from fmgs_nerfstudio.maps.maps import PriorsError, open_priors
 from fmgs_nerfstudio.priors.crop import paste, person_box
 from fmgs_nerfstudio.priors.estimate import Job, estimate, raw_capture
 from fmgs_nerfstudio.priors.estimators.base import EstimatorError, Image, Maps
-from fmgs_nerfstudio.priors.info import KINDS, Kind, PriorsInfo
-from fmgs_nerfstudio.priors.maps import PriorsError, open_priors
 
 
 def no_weights(weights: object) -> Path:

@@ -12,11 +12,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from fmgs_nerfstudio.maps.classes import IDS
+from fmgs_nerfstudio.maps.info import Kind
 from fmgs_nerfstudio.priors.checkpoints import CheckpointError, find_weights
-from fmgs_nerfstudio.priors.classes import IDS
 from fmgs_nerfstudio.priors.estimators import ESTIMATORS
-from fmgs_nerfstudio.priors.estimators.base import EstimatorError, Options
-from fmgs_nerfstudio.priors.info import Kind
+from fmgs_nerfstudio.priors.estimators.base import EstimatorError, EstimatorOptions
 
 transformers = pytest.importorskip("transformers", reason="the extra 'priors' is not installed")
 
@@ -29,7 +29,7 @@ def refuse(what: str) -> bool:
 
 
 def opened(folder: Path, *kinds: Kind, **options: Any) -> Any:
-    wanted = Options(checkpoint=str(folder), kinds=frozenset(kinds), **options)
+    wanted = EstimatorOptions(checkpoint=str(folder), kinds=frozenset(kinds), **options)
     network = next(n for n in ESTIMATORS["transformers"](wanted) if set(kinds) <= set(n.kinds))
     assert network.weights is not None
     return network.open(find_weights(network.weights, str(folder), refuse))
@@ -132,6 +132,6 @@ def test_a_depth_model_is_no_parsing_model(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="names no classes"):
         opened(tmp_path, "semantics")
     with pytest.raises(EstimatorError, match="is one model: add --kinds depth"):
-        ESTIMATORS["transformers"](Options(checkpoint=str(tmp_path)))
+        ESTIMATORS["transformers"](EstimatorOptions(checkpoint=str(tmp_path)))
     with pytest.raises(EstimatorError, match="--size is of Sapiens"):
-        ESTIMATORS["transformers"](Options(size="1b"))
+        ESTIMATORS["transformers"](EstimatorOptions(size="1b"))

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 from fmgs_dataparsers.capture import Capture
-from priors_capture import Perfect, network, opened
+from support.priors_capture import Perfect, network, opened
 from torch import Tensor, nn
 
 from fmgs_nerfstudio.cli import priors as cli
+from fmgs_nerfstudio.maps.maps import SapiensWriter
 from fmgs_nerfstudio.priors.estimate import Job, estimate
 from fmgs_nerfstudio.priors.estimators import ESTIMATORS
-from fmgs_nerfstudio.priors.maps import SapiensWriter
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:

@@ -12,10 +12,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from fmgs_nerfstudio.maps.classes import IDS
 from fmgs_nerfstudio.priors.checkpoints import CheckpointError, find_weights
-from fmgs_nerfstudio.priors.classes import IDS
 from fmgs_nerfstudio.priors.estimators import ESTIMATORS
-from fmgs_nerfstudio.priors.estimators.base import Network, Options
+from fmgs_nerfstudio.priors.estimators.base import EstimatorOptions, Network
 
 transformers = pytest.importorskip("transformers", reason="the extra 'priors' is not installed")
 if not hasattr(transformers, "Sapiens2Config"):
@@ -60,7 +60,7 @@ def refuse(what: str) -> bool:
 
 def networks(root: Path, name: str = "sapiens2") -> dict[str, Network]:
     size = None if name.endswith("matting") else "0.4b"
-    return {network.name: network for network in ESTIMATORS[name](Options(size=size, checkpoint=str(root)))}
+    return {network.name: network for network in ESTIMATORS[name](EstimatorOptions(size=size, checkpoint=str(root)))}
 
 
 def opened(network: Network, root: Path):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fmgs_nerfstudio.priors.checkpoints import CheckpointError, find_weights
 from fmgs_nerfstudio.priors.estimators import ESTIMATORS
-from fmgs_nerfstudio.priors.estimators.base import EstimatorError, Network, Options
+from fmgs_nerfstudio.priors.estimators.base import EstimatorError, EstimatorOptions, Network
 
 NAMES = {
     "seg": "sapiens_0.3b_goliath_best_goliath_mIoU_7673_epoch_194_torchscript.pt2",
@@ -55,7 +55,7 @@ def refuse(what: str) -> bool:
 
 
 def networks(folder: Path, name: str = "sapiens", size: str | None = "0.3b", **options: object) -> dict[str, Network]:
-    made = ESTIMATORS[name](Options(size=size, checkpoint=str(folder), **options))  # pyright: ignore[reportArgumentType]
+    made = ESTIMATORS[name](EstimatorOptions(size=size, checkpoint=str(folder), **options))  # pyright: ignore[reportArgumentType]
     return {network.kinds[0]: network for network in made}
 
 
@@ -146,12 +146,12 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
 
 
 def test_sizes() -> None:
-    assert [n.name for n in ESTIMATORS["sapiens"](Options())] == [
+    assert [n.name for n in ESTIMATORS["sapiens"](EstimatorOptions())] == [
         "sapiens-seg-1b",
         "sapiens-depth-1b",
         "sapiens-normal-1b",
     ]
-    withdrawn = ESTIMATORS["sapiens"](Options(size="2b"))
+    withdrawn = ESTIMATORS["sapiens"](EstimatorOptions(size="2b"))
     assert [n.name for n in withdrawn] == ["sapiens-seg-1b", "sapiens-depth-2b", "sapiens-normal-2b"]
     with pytest.raises(EstimatorError, match=r"--size 7b: released are 0\.3b, 0\.6b, 1b, 2b"):
-        ESTIMATORS["sapiens"](Options(size="7b"))
+        ESTIMATORS["sapiens"](EstimatorOptions(size="7b"))

@@ -79,7 +79,7 @@ def test_the_far_side_does_not_show_through_gaps_of_the_near_one() -> None:
     avatar = Avatar(surfels, T, torch.full((count,), 0.05), nothing, nothing, nothing, {})
     depths = {}
     for backs in (0.0, 0.3, 1.0):
-        config = RenderingConfig(backs=backs, supersampling=1)
+        config = RenderingConfig(backface_cutoff=backs, supersampling=1)
         rendered = render_modalities(avatar, torch.ones(count, 3), camera, ("colour", "depth"), config)
         maps = compose_outputs(rendered, camera, (0.0, 0.0, 0.0))
         depths[backs] = float(maps["depth"][SIZE // 2, SIZE // 2])

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rendering_scenes import (
+from support.rendering_scenes import (
     Scene,
     own_layer,
     pull_back,

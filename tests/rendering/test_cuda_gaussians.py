@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from gsplat.cuda import _torch_impl
-from rendering_scenes import random_scene, relative_error, to_dtype
+from support.rendering_scenes import random_scene, relative_error, to_dtype
 from test_cuda_rasterizer import install_backend, pull_back
 from torch import Tensor
 

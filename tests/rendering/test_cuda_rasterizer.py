@@ -9,7 +9,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 from gsplat.cuda import _wrapper
-from rendering_scenes import own_layer, pull_back, random_scene, random_values, relative_error, to_dtype
+from support.rendering_scenes import own_layer, pull_back, random_scene, random_values, relative_error, to_dtype
 from torch import Tensor
 
 from fmgs_nerfstudio.rendering import Camera, Layer, rasterize

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import gsplat.utils
 import torch
-from rendering_scenes import leaf, random_rotations, random_scene, to_dtype
+from support.rendering_scenes import leaf, random_rotations, random_scene, to_dtype
 
 from fmgs_nerfstudio.rendering import depth_to_normal, surfel_normals
 

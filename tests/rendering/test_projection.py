@@ -8,8 +8,8 @@ import torch
 from gsplat.cuda._torch_impl_2dgs import _fully_fused_projection_2dgs
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rendering_scenes import leaf, random_scene, relative_error
 from scipy.spatial.transform import Rotation
+from support.rendering_scenes import leaf, random_scene, relative_error
 
 from fmgs_nerfstudio.rendering import Camera, cpu_geometry
 from fmgs_nerfstudio.rendering.projection import bounds, project, ray_transforms

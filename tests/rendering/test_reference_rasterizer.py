@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from gsplat.cuda._torch_impl_2dgs import accumulate_2dgs
-from rendering_scenes import Scene, leaf, random_scene, random_values
+from support.rendering_scenes import Scene, leaf, random_scene, random_values
 from torch import Tensor
 
 from fmgs_nerfstudio.rendering import Camera, Layer, rasterize

@@ -17,11 +17,11 @@ import pytest
 import torch
 from nerfstudio.configs.base_config import ViewerConfig
 from nerfstudio.viewer.viewer import Viewer
-from trainer_runs import config_for
-from zju_capture import write_capture
+from support.trainer_runs import config_for
+from support.zju_capture import write_capture
 
 from fmgs_nerfstudio.fields.skinning import fit_to_surface
-from fmgs_nerfstudio.model import FMGSModel
+from fmgs_nerfstudio.pipeline import FMGSPipeline
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright (pip install playwright)")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -82,9 +82,9 @@ def put(page: Any, label: str, value: float | str) -> None:
 
 
 def test_a_joint_moved_in_the_page_moves_the_avatar(browser: Any, viewer: Viewer) -> None:
-    model = viewer.get_model()
-    assert isinstance(model, FMGSModel)
-    stage = model.stage
+    pipeline = viewer.pipeline
+    assert isinstance(pipeline, FMGSPipeline)
+    state = pipeline.viewer_control.state
     page = browser.new_page(viewport={"width": 900, "height": 900})
     page.goto(f"http://127.0.0.1:{viewer.config.websocket_port}", wait_until="commit")
     page.get_by_label("Poses from").wait_for(timeout=PATIENCE * 1000)
@@ -99,9 +99,9 @@ def test_a_joint_moved_in_the_page_moves_the_avatar(browser: Any, viewer: Viewer
     before = picture(page)
 
     put(page, "Turn z", -120)
-    until(lambda: stage.source == "joints", "the stage hears of it")
+    until(lambda: state.source == "joints", "the stage hears of it")
     until(lambda: np.abs(picture(page) - before).max() > 40, "the picture changes")
-    np.testing.assert_allclose(stage.shown.rotation(SHOULDER)[2], np.radians(-120), atol=1e-6)
+    np.testing.assert_allclose(state.shown.rotation(SHOULDER)[2], np.radians(-120), atol=1e-6)
 
     # A motion that is not there is told, and the avatar stays alive.
     put(page, "File", "/nowhere/dance.pkl")
@@ -111,4 +111,4 @@ def test_a_joint_moved_in_the_page_moves_the_avatar(browser: Any, viewer: Viewer
     moved = picture(page)
     page.get_by_role("button", name="Reset joints").click()
     until(lambda: np.abs(picture(page) - moved).max() > 40, "the picture goes back")
-    assert stage.shown is stage.untouched
+    assert state.shown is state.untouched

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
 import torch
-from small_avatar import small_avatar
+from support.small_avatar import small_avatar
 from torch import Tensor
 
 from fmgs_nerfstudio.avatar import Avatar, Distilled
@@ -23,7 +24,8 @@ def keep(value: Any, kept: Tensor) -> Any:
         return value[kept] if value.shape[:1] == kept.shape else value
     if isinstance(value, dict):
         return {name: keep(item, kept) for name, item in value.items()}
-    return type(value)(*(keep(item, kept) for item in value))
+    items = [getattr(value, f.name) for f in dataclasses.fields(value)] if isinstance(value, Avatar) else value
+    return type(value)(*(keep(item, kept) for item in items))
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +36,7 @@ def avatar() -> Avatar:
     classes = torch.randint(0, 6, avatar.opacities.shape, generator=torch.Generator().manual_seed(0))
     features, values = avatar.distilled["semantics"]
     chosen = values + 1e3 * torch.nn.functional.one_hot(classes, values.shape[1])
-    return avatar._replace(distilled=avatar.distilled | {"semantics": Distilled(features, chosen)})
+    return dataclasses.replace(avatar, distilled=avatar.distilled | {"semantics": Distilled(features, chosen)})
 
 
 def test_hidden_is_as_if_it_were_not_there(avatar: Avatar) -> None:
@@ -44,7 +46,7 @@ def test_hidden_is_as_if_it_were_not_there(avatar: Avatar) -> None:
     parts = Parts().with_hidden(HAIR, True).with_hidden(HAND, True)
     kept = (classes != HAIR) & (classes != HAND)
     with torch.no_grad():
-        hidden = model.render(avatar._replace(opacities=parts.show(avatar.opacities, classes)), rgb, view, MODALITIES)
+        hidden = model.render(avatar.with_opacities(parts.show(avatar.opacities, classes)), rgb, view, MODALITIES)
         without = model.render(keep(avatar, kept), rgb[kept], view, MODALITIES)
         whole = model.render(avatar, rgb, view, MODALITIES)
     for name, expected in without.items():

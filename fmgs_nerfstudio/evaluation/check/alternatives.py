@@ -30,19 +30,19 @@ class Alternative:
 
 def about_the_origin(view: View, fits: Fits) -> View:
     """transl = Th + R J_0 - J_0, where Th was taken for transl."""
-    return view._replace(transl=view.transl + fits.lever[view.pose])
+    return view._replace(transl=view.transl + fits.lever[view.pose_id])
 
 
 def about_the_pelvis(view: View, fits: Fits) -> View:
     """transl, where it was taken for Th."""
-    return view._replace(transl=view.transl - fits.lever[view.pose])
+    return view._replace(transl=view.transl - fits.lever[view.pose_id])
 
 
 def in_other_units(*, poses: float = 1, Th: float = 1, cameras: float = 1) -> Undo:
     """Multiply translations: of poses in smplx's or in EasyMocap's sense, of cameras."""
 
     def undo(view: View, fits: Fits) -> View:
-        lever, to_camera = fits.lever[view.pose], view.world_to_camera.copy()
+        lever, to_camera = fits.lever[view.pose_id], view.world_to_camera.copy()
         to_camera[:3, 3] *= cameras
         transl = view.transl * poses if Th == 1 else (view.transl - lever) * Th + lever
         return view._replace(transl=transl, world_to_camera=to_camera)
@@ -69,8 +69,8 @@ def with_pose(offset: int) -> Undo:
     """The pose of another instant."""
 
     def undo(view: View, fits: Fits) -> View | None:
-        other = view.pose + offset
-        return view._replace(pose=other, transl=fits.transl[other]) if 0 <= other < len(fits.transl) else None
+        other = view.pose_id + offset
+        return view._replace(pose_id=other, transl=fits.transl[other]) if 0 <= other < len(fits.transl) else None
 
     return undo
 

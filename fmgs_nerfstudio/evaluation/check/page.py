@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from fmgs_nerfstudio.evaluation.check.overlap import GOOD, LEAST, OFF, FrameCheck, Report, corrected, spread
+from fmgs_nerfstudio.evaluation.check.fit_check import GOOD, LEAST, OFF, FitReport, FrameCheck, corrected, spread
 from fmgs_nerfstudio.priors.crop import person_box
 
 Picture = UInt8[np.ndarray, "H W 3"]
@@ -19,7 +19,7 @@ _TILE = (240, 320)  # width, height
 _BODY, _MASK, _CORRECTED, _WHITE = (255, 0, 200), (255, 220, 0), (0, 255, 120), (255, 255, 255)
 
 
-def overlay_sheet(report: Report) -> Picture:
+def overlay_sheet(report: FitReport) -> Picture:
     """RGB: frames spread over the capture and, in the last row, the worst. Body filled, mask outlined; in green the
     body as it would be without the mistake that was found."""
     shown = [*spread(report.frames, _SPREAD), *report.worst(_WORST)]
@@ -29,7 +29,7 @@ def overlay_sheet(report: Report) -> Picture:
     return np.vstack([_legend(rows[0].shape[1], report.cause is not None), *rows])
 
 
-def html_page(report: Report, facts: Mapping[str, str], sheet_png: bytes) -> str:
+def html_page(report: FitReport, facts: Mapping[str, str], sheet_png: bytes) -> str:
     """One file that needs no other."""
     colour, verdict = ("#1a7f37", "ready") if report.ready else ("#b42318", "not ready")
     lines = [f"<p class=problem>{escape(problem)}</p>" for problem in report.problems]
@@ -82,7 +82,7 @@ def _bar(iou: float) -> str:
     return f'<td><meter min="0" max="1" low="{OFF}" high="{GOOD}" optimum="1" value="{iou:.3f}"></meter>{iou:.2f}</td>'
 
 
-def _tile(report: Report, frame: FrameCheck) -> Picture:
+def _tile(report: FitReport, frame: FrameCheck) -> Picture:
     image = report.capture.image(frame.frame)
     shape = (image.shape[1], image.shape[0])
 

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from scipy.spatial.transform import Rotation
 
 from fmgs_nerfstudio.body import BodyModel
-from fmgs_nerfstudio.compiled import device_function
+from fmgs_nerfstudio.kernels.compiled import device_function
 
 NEAR = 0.01
 """Metres before the camera; triangles that reach nearer are not drawn."""
@@ -23,7 +23,7 @@ _INSIDE = 0.7  # share of the image; no camera that shows a person shows so much
 class View(NamedTuple):
     """One frame, its camera and its fit: what a convention may have got wrong."""
 
-    pose: int
+    pose_id: int
     """Row of the capture's poses."""
     transl: Float[np.ndarray, "3"]
     """Metres, in smplx's sense."""
@@ -55,7 +55,7 @@ def view_of(capture: Capture, frame: Frame, size: int) -> View:
     mask = cv2.resize(capture.mask(frame), small, interpolation=cv2.INTER_AREA) > 0.5
     K = np.diag([small[0] / width, small[1] / height, 1.0]) @ K
     to_camera = capture.cameras[frame.camera].world_to_camera
-    return View(frame.pose, capture.transl[frame.pose], K, to_camera, mask)
+    return View(frame.pose_id, capture.transl[frame.pose_id], K, to_camera, mask)
 
 
 class Silhouettes:
@@ -72,7 +72,7 @@ class Silhouettes:
 
     def draw(self, view: View) -> Bool[np.ndarray, "H W"]:
         """Pixels of `view.mask` whose centre the body covers."""
-        points = self._posed(view.pose) + view.transl
+        points = self._posed(view.pose_id) + view.transl
         points = points @ view.world_to_camera[:3, :3].T + view.world_to_camera[:3, 3]
         z = points[:, 2:]
         pixels = points @ view.K[:2].T / np.where(z > NEAR, z, 1)

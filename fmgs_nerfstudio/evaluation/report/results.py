@@ -16,8 +16,8 @@ from rich.progress import track
 from fmgs_nerfstudio.evaluation.pictures import Image, picture
 from fmgs_nerfstudio.evaluation.report.curves import Curve, read_curves
 from fmgs_nerfstudio.evaluation.runs import Run
+from fmgs_nerfstudio.frozen import FrozenAvatar
 from fmgs_nerfstudio.model import FMGSModel
-from fmgs_nerfstudio.motion.frozen import FrozenAvatar
 from fmgs_nerfstudio.rendering import Camera
 
 MAPS = ("depth", "normal", "surface_normal", "semantics")

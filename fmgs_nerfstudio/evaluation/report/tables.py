@@ -9,9 +9,9 @@ from statistics import fmean
 
 from fmgs_dataparsers.capture import Split
 
-from fmgs_nerfstudio.evaluation.protocols import MEASURES, PROTOCOLS, paper_protocol
 from fmgs_nerfstudio.evaluation.report import paper
 from fmgs_nerfstudio.evaluation.report.results import RunResult
+from fmgs_nerfstudio.metrics.protocols import MEASURES, PROTOCOLS, paper_protocol
 
 _COLUMNS = {"psnr": ("PSNR ↑", 2), "ssim": ("SSIM ↑", 4), "lpips": ("LPIPS ↓", 2)}
 _MAPS = {

@@ -1,6 +1,6 @@
 """What an estimator is to the rest of the house.
 
-To add one: write a file beside this one with a function from `Options` to its `Network`s, and a line in
+To add one: write a file beside this one with a function from `EstimatorOptions` to its `Network`s, and a line in
 `fmgs_nerfstudio/priors/estimators/__init__.py`.
 """
 
@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
+from fmgs_nerfstudio.maps.info import DepthKind, Kind, PriorsInfo
 from fmgs_nerfstudio.priors.checkpoints import CheckpointError, Weights
-from fmgs_nerfstudio.priors.info import DepthKind, Kind, PriorsInfo
 
 Image = UInt8[np.ndarray, "H W 3"]
 """RGB."""
@@ -41,7 +41,7 @@ class Estimator(Protocol):
 
 
 @dataclass(frozen=True)
-class Options:
+class EstimatorOptions:
     """What a user may choose."""
 
     size: str | None = None

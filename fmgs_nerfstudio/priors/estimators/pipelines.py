@@ -15,26 +15,26 @@ import numpy as np
 import PIL.Image
 import torch
 
+from fmgs_nerfstudio.maps.info import DepthKind, Kind, PriorsInfo
+from fmgs_nerfstudio.maps.labels import label_table
 from fmgs_nerfstudio.priors.checkpoints import Weights
 from fmgs_nerfstudio.priors.estimators.base import (
     Estimator,
     EstimatorError,
+    EstimatorOptions,
     Image,
     Maps,
     Network,
-    Options,
     wrong_checkpoint,
 )
 from fmgs_nerfstudio.priors.estimators.pretrained import FILES, import_transformers, load_pretrained, read_config
-from fmgs_nerfstudio.priors.info import DepthKind, Kind, PriorsInfo
-from fmgs_nerfstudio.priors.labels import label_table
 
 _DEPTH = Weights("depth-anything/Depth-Anything-V2-Small-hf", FILES, "Apache 2.0", "99 MB")
 _PARSING = Weights("mattmdjaga/segformer_b2_clothes", FILES, "MIT", "110 MB")
 _DEPTH_KINDS: dict[str, DepthKind] = {"dpt": "inverse", "glpn": "metric", "zoedepth": "metric", "depth_pro": "metric"}
 
 
-def networks(options: Options) -> list[Network]:
+def networks(options: EstimatorOptions) -> list[Network]:
     """Depth, and parsing with the mask as its foreground.
 
     Raises:
@@ -54,8 +54,8 @@ def networks(options: Options) -> list[Network]:
 def _network(
     weights: Weights,
     kinds: tuple[Kind, ...],
-    estimator: Callable[[PriorsInfo, Options, Path], Estimator],
-    options: Options,
+    estimator: Callable[[PriorsInfo, EstimatorOptions, Path], Estimator],
+    options: EstimatorOptions,
 ) -> Network:
     name, chosen = weights.repo, options.checkpoint
     if chosen is not None and chosen != weights.repo:
@@ -65,7 +65,7 @@ def _network(
     return Network(name, kinds, weights, partial(estimator, info, options))
 
 
-def _pipeline(task: str, auto_class: str, folder: Path, options: Options) -> Any:
+def _pipeline(task: str, auto_class: str, folder: Path, options: EstimatorOptions) -> Any:
     transformers = import_transformers()
     model = load_pretrained(getattr(transformers, auto_class), folder, options)
     processor = transformers.AutoImageProcessor.from_pretrained(folder, local_files_only=True)
@@ -79,7 +79,7 @@ def _pictures(images: Sequence[Image]) -> list[PIL.Image.Image]:
 class Depth:
     """A depth-estimation pipeline; relative models give inverse depth, and `info` says so."""
 
-    def __init__(self, info: PriorsInfo, options: Options, folder: Path) -> None:
+    def __init__(self, info: PriorsInfo, options: EstimatorOptions, folder: Path) -> None:
         config = read_config(folder)
         model_type = config.get("model_type", "unknown")
         kind = options.depth_kind or _DEPTH_KINDS.get(model_type)
@@ -106,7 +106,7 @@ class Depth:
 class Parsing:
     """An image-segmentation pipeline whose class names are mapped to the 28."""
 
-    def __init__(self, info: PriorsInfo, options: Options, folder: Path) -> None:
+    def __init__(self, info: PriorsInfo, options: EstimatorOptions, folder: Path) -> None:
         self.info = info
         names = {int(index): name for index, name in read_config(folder).get("id2label", {}).items()}
         if not names:

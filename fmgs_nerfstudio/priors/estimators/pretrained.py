@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fmgs_nerfstudio.priors.checkpoints import EXTRA
-from fmgs_nerfstudio.priors.estimators.base import EstimatorError, Options, wrong_checkpoint
+from fmgs_nerfstudio.priors.estimators.base import EstimatorError, EstimatorOptions, wrong_checkpoint
 
 FILES = ("config.json", "preprocessor_config.json", "model*.safetensors")
 
@@ -45,7 +45,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def load_pretrained(model_class: Any, folder: Path, options: Options) -> Any:
+def load_pretrained(model_class: Any, folder: Path, options: EstimatorOptions) -> Any:
     """The model in `folder`, whole, in evaluation mode, on the chosen device.
 
     Raises:

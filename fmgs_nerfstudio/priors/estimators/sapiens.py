@@ -19,10 +19,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from fmgs_nerfstudio.maps.classes import NUM_CLASSES
+from fmgs_nerfstudio.maps.info import Kind, PriorsInfo
 from fmgs_nerfstudio.priors.checkpoints import CheckpointError, Weights
-from fmgs_nerfstudio.priors.classes import NUM_CLASSES
-from fmgs_nerfstudio.priors.estimators.base import Image, Maps, Network, Options, wrong_checkpoint
-from fmgs_nerfstudio.priors.info import Kind, PriorsInfo
+from fmgs_nerfstudio.priors.estimators.base import EstimatorOptions, Image, Maps, Network, wrong_checkpoint
 
 LICENCE = "CC BY-NC 4.0 (non-commercial)"
 HEIGHT, WIDTH = 1024, 768
@@ -38,19 +38,19 @@ _TASKS: dict[str, tuple[tuple[Kind, ...], int, str]] = {
 _BYTES = {"0.3b": "1.4 GB", "0.6b": "2.7 GB", "1b": "4.7 GB", "2b": "about 8.7 GB"}
 
 
-def networks(options: Options) -> list[Network]:
+def networks(options: EstimatorOptions) -> list[Network]:
     """Parsing (and the mask as its foreground), depth, normals."""
     size = options.size_among(tuple(_BYTES), "1b")
     parsing = "1b" if size == "2b" else size  # the 2b parsing checkpoint was withdrawn
     return [_network("seg", parsing, options), _network("depth", size, options), _network("normal", size, options)]
 
 
-def foreground(options: Options) -> list[Network]:
+def foreground(options: EstimatorOptions) -> list[Network]:
     """The binary network that the authors recommend for masks."""
     return [_network("seg-foreground", options.size_among(("1b",), "1b"), options)]
 
 
-def _network(task: str, size: str, options: Options) -> Network:
+def _network(task: str, size: str, options: EstimatorOptions) -> Network:
     kinds, _, pattern = _TASKS[task]
     repo = f"facebook/sapiens-{task}-{size}-torchscript"
     weights = Weights(repo, (pattern.format(size),), LICENCE, _BYTES[size])
@@ -60,7 +60,7 @@ def _network(task: str, size: str, options: Options) -> Network:
 class Sapiens:
     """One TorchScript network of Sapiens v1."""
 
-    def __init__(self, task: str, size: str, options: Options, path: Path) -> None:
+    def __init__(self, task: str, size: str, options: EstimatorOptions, path: Path) -> None:
         self.task, self.path, self.options = task, path, options
         self.info = PriorsInfo(estimator=f"sapiens-{task}-{size}", licence=LICENCE)
         _, self.channels, _ = _TASKS[task]

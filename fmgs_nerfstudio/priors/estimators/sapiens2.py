@@ -15,11 +15,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from fmgs_nerfstudio.maps.info import Kind, PriorsInfo
+from fmgs_nerfstudio.maps.labels import DOME29_TO_GOLIATH
 from fmgs_nerfstudio.priors.checkpoints import Weights
-from fmgs_nerfstudio.priors.estimators.base import Image, Maps, Network, Options, wrong_checkpoint
+from fmgs_nerfstudio.priors.estimators.base import EstimatorOptions, Image, Maps, Network, wrong_checkpoint
 from fmgs_nerfstudio.priors.estimators.pretrained import FILES, import_transformers, load_pretrained, read_config
-from fmgs_nerfstudio.priors.info import Kind, PriorsInfo
-from fmgs_nerfstudio.priors.labels import DOME29_TO_GOLIATH
 
 LICENCE = "Sapiens2 License (https://github.com/facebookresearch/sapiens2/blob/main/LICENSE.md)"
 _SIZES = ("0.4b", "0.8b", "1b", "5b")
@@ -31,18 +31,18 @@ _TASKS: dict[str, tuple[tuple[Kind, ...], str]] = {
 }
 
 
-def networks(options: Options) -> list[Network]:
+def networks(options: EstimatorOptions) -> list[Network]:
     """Parsing (and the mask as its foreground), depth, normals."""
     size = options.size_among(_SIZES, "1b")
     return [_network(task, size, options) for task in ("seg", "pointmap", "normal")]
 
 
-def matting(options: Options) -> list[Network]:
+def matting(options: EstimatorOptions) -> list[Network]:
     """Soft masks."""
     return [_network("matting", options.size_among(("1b",), "1b"), options)]
 
 
-def _network(task: str, size: str, options: Options) -> Network:
+def _network(task: str, size: str, options: EstimatorOptions) -> Network:
     weights = Weights(f"facebook/sapiens2-{task}-{size}", FILES, LICENCE, f"{size} parameters, 4 bytes each")
     return Network(weights.folder, _TASKS[task][0], weights, partial(Sapiens2, task, weights.folder, options))
 
@@ -50,7 +50,7 @@ def _network(task: str, size: str, options: Options) -> Network:
 class Sapiens2:
     """One network of Sapiens2."""
 
-    def __init__(self, task: str, name: str, options: Options, folder: Path) -> None:
+    def __init__(self, task: str, name: str, options: EstimatorOptions, folder: Path) -> None:
         self.task, self.options = task, options
         kinds, class_name = _TASKS[task]
         transformers = import_transformers(class_name)

@@ -1,0 +1,258 @@
+"""Does the body lie on the person? Measured frame by frame, and if not, which known mistake explains it.
+
+What counts as good: SMPL is naked and bald. A good fit and the mask of a dressed person with hair have an intersection
+over union (IoU) of 0.7 to 0.9, under wide skirts and coats 0.6 to 0.7; a body that is put wrongly rarely reaches 0.5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from fmgs_dataparsers.capture import Capture, CaptureError, Frame, Split
+
+from fmgs_nerfstudio.evaluation.check.alternatives import ALTERNATIVES, Alternative
+from fmgs_nerfstudio.evaluation.check.silhouette import Silhouettes, View, view_of
+from fmgs_nerfstudio.maps.info import KINDS
+
+GOOD = 0.7
+"""Mean IoU from which on nothing needs a look."""
+LEAST = 0.6
+"""Mean IoU of a capture below which it is not ready, and which a mistake undone must reach."""
+OFF = 0.5
+"""IoU of a frame, and mean of a camera, below which the body is elsewhere."""
+_SIZE = 256  # pixels on the longer side
+_SEARCHED = 24  # frames that every alternative is tried on
+_LEAST_FRAMES = 3  # fewer prove nothing
+_AGREED = 0.8  # share of frames that must get better
+_ALIKE = 0.01  # IoU; alternatives this close cannot be told apart
+_LOST = 0.25  # share of frames that may be off; where nearly all are, it is no longer a matter of frames
+
+_T = TypeVar("_T")
+
+
+class FrameCheck(NamedTuple):
+    """What one frame measures."""
+
+    split: Split
+    frame: Frame
+    view: View
+    iou: float
+    coverage: float
+    """Share of the image that is masked."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.frame.camera}/{self.frame.stem}"
+
+
+@dataclass(frozen=True)
+class Cause:
+    """A mistake that explains what is seen."""
+
+    alternative: Alternative
+    before: float
+    """Mean IoU as read."""
+    after: float
+    """Mean IoU with the mistake undone."""
+    others: tuple[str, ...]
+    """Mistakes that explain it as well, by their names."""
+
+
+@dataclass(frozen=True, eq=False)
+class FitReport:
+    """What a capture is, and whether it can be trained on."""
+
+    capture: Capture
+    frames: tuple[FrameCheck, ...]
+    cause: Cause | None
+    problems: tuple[str, ...]
+    """Why it is not ready."""
+    remarks: tuple[str, ...]
+    """What a person should know."""
+    silhouettes: Silhouettes = field(repr=False)
+
+    @property
+    def ready(self) -> bool:
+        return not self.problems
+
+    @property
+    def mean(self) -> float:
+        """Mean IoU; 0 without frames."""
+        return _mean(self.frames)
+
+    def worst(self, count: int) -> list[FrameCheck]:
+        return sorted(self.frames, key=lambda frame: frame.iou)[:count]
+
+    def by_camera(self) -> dict[str, list[FrameCheck]]:
+        return _by_camera(self.frames)
+
+
+def check_capture(
+    capture: Capture, count: int = 64, progress: Callable[[int, int], None] = lambda done, total: None
+) -> FitReport:
+    """Measure about `count` frames spread over the capture, two of each camera at least, and judge.
+
+    `progress` is told the steps done and their total.
+    """
+    silhouettes, frames, damaged = Silhouettes(capture), [], []
+    chosen = chosen_frames(capture, count)
+    total = len(chosen) + min(_SEARCHED, len(chosen))
+    for done, (split, frame) in enumerate(chosen, 1):
+        try:
+            view = view_of(capture, frame, _SIZE)
+            capture.image(frame)  # damage inside a file shows only now
+        except CaptureError as error:
+            damaged.append(f"{error}; training leaves the frame out")
+        else:
+            frames.append(FrameCheck(split, frame, view, silhouettes.overlap(view), float(view.mask.mean())))
+        progress(done, total)
+    cameras = _cameras_off(frames)
+    suspects = [frame for frame in frames if not cameras or frame.frame.camera in cameras]
+    cause = find_cause(silhouettes, spread(suspects, _SEARCHED), lambda done: progress(len(chosen) + done, total))
+    problems = _problems(frames, cameras, cause)
+    remarks = (*damaged, *([] if problems else _doubts(frames)), *_left_out(capture), *_missing_priors(capture))
+    return FitReport(capture, tuple(frames), cause, tuple(problems), remarks, silhouettes)
+
+
+def chosen_frames(capture: Capture, count: int) -> list[tuple[Split, Frame]]:
+    """Half of `count` for training, half for the held-out, spread over time; of every camera and split two or more."""
+    groups: dict[tuple[Split, str], list[Frame]] = {}
+    for split, frames in capture.splits.items():
+        for frame in frames:
+            groups.setdefault((split, frame.camera), []).append(frame)
+    training = sum(split == "train" for split, _ in groups)
+    shares = {True: count // 2 // training, False: count // 2 // max(len(groups) - training, 1)}
+    if training == len(groups):
+        shares[True] = count // training
+    return [
+        (split, frame)
+        for (split, _), frames in groups.items()
+        for frame in spread(frames, max(2, shares[split == "train"]))
+    ]
+
+
+def find_cause(
+    silhouettes: Silhouettes, frames: Sequence[FrameCheck], progress: Callable[[int], None] = lambda done: None
+) -> Cause | None:
+    """The mistake of the table that, undone, fits clearly better in nearly all frames; None where none does."""
+    before, rows = np.array([frame.iou for frame in frames]), []
+    for done, frame in enumerate(frames, 1):
+        views = [alternative.undo(frame.view, silhouettes.fits) for alternative in ALTERNATIVES]
+        rows.append([np.nan if view is None else silhouettes.overlap(view) for view in views])
+        progress(done)
+    found: list[Cause] = []
+    for alternative, after in zip(ALTERNATIVES, np.array(rows).T, strict=bool(rows)):
+        known = ~np.isnan(after)
+        if known.sum() >= _LEAST_FRAMES:
+            gains, mean = (after - before)[known], float(after[known].mean())
+            if gains.mean() >= alternative.least_gain and (gains > 0).mean() >= _AGREED and mean >= LEAST:
+                found.append(Cause(alternative, float(before[known].mean()), mean, ()))
+    if not found:
+        return None
+    best = max(cause.after for cause in found)
+    first, *others = (cause for cause in found if cause.after >= best - _ALIKE)
+    return Cause(first.alternative, first.before, first.after, tuple(other.alternative.name for other in others))
+
+
+def corrected(report: FitReport, frame: FrameCheck) -> View | None:
+    """The frame with the cause undone, where the image itself stays as it is."""
+    if report.cause is None:
+        return None
+    view = report.cause.alternative.undo(frame.view, report.silhouettes.fits)
+    return view if view is not None and view.mask is frame.view.mask else None
+
+
+def spread(items: Sequence[_T], count: int) -> list[_T]:
+    """`count` of the items at most, evenly, the first and the last among them."""
+    return [items[i] for i in np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)]
+
+
+def priors_at_hand(capture: Capture) -> dict[str, int]:
+    """Training frames that have a prior map, by its kind."""
+    priors, frames = capture.priors, capture.splits["train"]
+    return {
+        kind: 0 if priors is None else sum(priors.exists(kind, frame.camera, frame.stem) for frame in frames)
+        for kind in KINDS
+        if kind != "mask"  # those of the capture serve
+    }
+
+
+def _cameras_off(frames: Sequence[FrameCheck]) -> list[str]:
+    """Cameras that the body does not fit, where it fits others."""
+    means = {camera: _mean(members) for camera, members in _by_camera(frames).items()}
+    off = [camera for camera, mean in means.items() if mean < OFF]
+    return off if any(mean >= LEAST for mean in means.values()) else []
+
+
+def _problems(frames: Sequence[FrameCheck], cameras: Sequence[str], cause: Cause | None) -> list[str]:
+    if not frames:
+        return ["no mask of the capture can be read"]
+    where = f"in {_names(cameras)}: " if cameras else ""
+    if cause is not None:
+        also = f" (as good: {_names(cause.others)})" if cause.others else ""
+        return [
+            f"{where}{cause.alternative.mistake}. With that undone the mean IoU is {cause.after:.2f}, not "
+            f"{cause.before:.2f}{also}. What to do: {cause.alternative.advice}."
+        ]
+    if cameras:
+        return [
+            f"{where}the body is not on the person, in other cameras it is: the calibration is wrong, or these images "
+            "are of another camera or another instant; none of the usual mistakes explains it"
+        ]
+    mean, off = _mean(frames), [frame.name for frame in frames if frame.iou < OFF]
+    if _LOST < len(off) / len(frames) <= 1 - _LOST:
+        return [
+            f"the body is not on the person in {len(off)} of {len(frames)} frames, in others it is: {_names(off)}. "
+            "The fit is lost there, or parts of the capture belong to different takes"
+        ]
+    if mean < LEAST:
+        return [
+            f"the body is not on the person: mean IoU {mean:.2f}, expected {LEAST} or more. None of the usual mistakes "
+            "explains it: look at the sheet for fits of another person, masks of something else, a wrong calibration"
+        ]
+    return []
+
+
+def _doubts(frames: Sequence[FrameCheck]) -> list[str]:
+    doubts = []
+    if off := [frame.name for frame in frames if frame.iou < OFF]:
+        doubts.append(f"look at the frames where the body is elsewhere: {_names(off)}")
+    if (mean := _mean(frames)) < GOOD:
+        doubts.append(f"mean IoU {mean:.2f} is low: wide clothes, or a fit that is not exact; look at the sheet")
+    return doubts
+
+
+def _left_out(capture: Capture) -> list[str]:
+    reasons = [item.reason for item in capture.left_out]
+    return [
+        f"left out, {reasons.count(reason)} {reason}: "
+        f"{_names([item.name for item in capture.left_out if item.reason == reason])}"
+        for reason in dict.fromkeys(reasons)
+    ]
+
+
+def _missing_priors(capture: Capture) -> list[str]:
+    total = len(capture.splits["train"])
+    missing = {kind: total - there for kind, there in priors_at_hand(capture).items() if there < total}
+    if not missing:
+        return []
+    listed = ", ".join(kind if count == total else f"{kind} of {count} frames" for kind, count in missing.items())
+    return [f"missing priors: {listed}; fmgs-priors makes them, training goes without their losses"]
+
+
+def _by_camera(frames: Sequence[FrameCheck]) -> dict[str, list[FrameCheck]]:
+    cameras: dict[str, list[FrameCheck]] = {}
+    for frame in frames:
+        cameras.setdefault(frame.frame.camera, []).append(frame)
+    return cameras
+
+
+def _mean(frames: Sequence[FrameCheck]) -> float:
+    return float(np.mean([frame.iou for frame in frames])) if frames else 0.0
+
+
+def _names(names: Sequence[str]) -> str:
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")

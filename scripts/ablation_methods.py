@@ -1,0 +1,50 @@
+"""Variants of the method that only an ablation wants: nerfstudio methods of their own, made from outside.
+
+`scripts/ablation` names them to nerfstudio through $NERFSTUDIO_METHOD_CONFIGS.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from typing import Any
+
+from nerfstudio.plugins.types import MethodSpecification
+
+from fmgs_nerfstudio.avatar import Avatar
+from fmgs_nerfstudio.method import fmgs_avatar
+from fmgs_nerfstudio.model import FMGSModel, FMGSModelConfig
+
+
+@dataclass
+class OtherLatentConfig(FMGSModelConfig):
+    """FMGS-Avatar whose pose latent Z_p encodes another frame."""
+
+    _target: type = field(default_factory=lambda: OtherLatentModel)
+    latent_shift: int = 37
+    """Frames between a pose and the one that its latent encodes."""
+
+
+class OtherLatentModel(FMGSModel):
+    """What a surfel learns of the pose is what any frame would tell it: what is Z_p worth?"""
+
+    config: OtherLatentConfig
+
+    def pose_avatar(self, pose_id: int) -> Avatar:
+        other = (pose_id + self.config.latent_shift) % len(self.poses.pose)
+        refine = not self.training or self._started(self.config.schedule.pose_start)
+        bones, _ = self.canonical(*self.poses(other, refine))
+        encode_other = self.pose_encoder.register_forward_pre_hook(lambda _, inputs: (bones, *inputs[1:]))
+        try:
+            return super().pose_avatar(pose_id)
+        finally:
+            encode_other.remove()
+
+
+def _variant(name: str, description: str, model: FMGSModelConfig) -> MethodSpecification:
+    config: Any = copy.deepcopy(fmgs_avatar.config)
+    config.method_name, config.pipeline.model = name, model
+    return MethodSpecification(config=config, description=description)
+
+
+other_latent = _variant("fmgs-avatar-other-latent", "Ablation: the pose latent of another frame", OtherLatentConfig())

@@ -1,0 +1,276 @@
+"""A CUDA device that is not there: its tensors say that they are on it and compute on the CPU.
+
+Where a real one would refuse to work with a tensor of the CPU, these raise. They do not see what CUDA's kernels
+themselves refuse, nor their numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from fmgs_nerfstudio.rendering import Camera, Layer
+from fmgs_nerfstudio.rendering.cpu import rasterize_cpu
+
+CUDA = torch.device("cuda:0")
+_aten = torch.ops.aten
+# Indices may be on the CPU, a single value too.
+_INDEXED = {_aten.index, _aten.index_put, _aten.index_put_, _aten._index_put_impl_, _aten._unsafe_index}
+_COPIES = {_aten.copy_, _aten._to_copy, _aten.copy}
+_WITH_SCALARS = {_aten.masked_fill, _aten.masked_fill_, _aten.fill, _aten.fill_}
+
+
+class CudaTensor(torch.Tensor):
+    """Holds a tensor of the CPU. Autograd's engine sees a CPU tensor, since it would ask a card for its streams."""
+
+    held: Tensor
+
+    @staticmethod
+    def __new__(cls, held: Tensor) -> CudaTensor:
+        strides, offset = held.stride(), held.storage_offset()
+        with torch.inference_mode(held.is_inference()):
+            made = Tensor._make_wrapper_subclass(
+                cls, held.size(), strides=strides, storage_offset=offset, dtype=held.dtype
+            )
+        made.held = held
+        return made
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        with torch._C.DisableTorchFunctionSubclass():  # else results would be made this class by Python alone
+            return func(*args, **(kwargs or {}))
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return _compute(func, args, kwargs or {})
+
+    @property
+    def device(self) -> torch.device:
+        return CUDA
+
+    @property
+    def is_cuda(self) -> bool:
+        return True
+
+    @property
+    def is_cpu(self) -> bool:
+        return False
+
+    def to(self, *args: Any, **kwargs: Any) -> Tensor:
+        return _move(self, *args, **kwargs)
+
+    def cpu(self, *args: Any, **kwargs: Any) -> Tensor:
+        return _move(self, "cpu")
+
+    def cuda(self, *args: Any, **kwargs: Any) -> Tensor:
+        return self
+
+    def numpy(self, *, force: bool = False) -> np.ndarray:
+        if not force:
+            raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() first")
+        return self.held.detach().numpy().copy()
+
+    def tolist(self) -> Any:
+        return self.held.tolist()
+
+    def new_tensor(self, *args: Any, **kwargs: Any) -> Tensor:
+        return CudaTensor(self.held.new_tensor(*_held(args), **kwargs))
+
+    def __repr__(self, *, tensor_contents: Any = None) -> str:
+        return f"CudaTensor({self.held})"
+
+    def __format__(self, spec: str) -> str:
+        return format(self.held, spec)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self.held.__reduce_ex__(protocol)
+
+
+@contextmanager
+def fake_cuda() -> Iterator[None]:
+    """While it lasts, `device="cuda"` and `.to("cuda")` give tensors of the pretended device."""
+    swapped = torch.__future__.get_swap_module_params_on_conversion()
+    torch.__future__.set_swap_module_params_on_conversion(True)
+    try:
+        with _Kernels() as kernels, _Functions(kernels):
+            yield
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(swapped)
+
+
+def rasterize_held(layers: Sequence[Layer], camera: Camera) -> list[Tensor]:
+    """In place of gsplat's kernels: the CPU executor on what pretended tensors hold; differentiable."""
+    tensors = [camera.viewmat, camera.K, *(value for layer in layers for value in layer)]
+    assert all(tensor.is_cuda for tensor in tensors), [tensor.device for tensor in tensors]
+
+    def draw(viewmat: Tensor, K: Tensor, *values: Tensor) -> list[Tensor]:
+        own = [Layer(*values[i : i + 4]) for i in range(0, len(values), 4)]
+        return rasterize_cpu(own, Camera(viewmat, K, camera.width, camera.height))
+
+    return list(_Apart.apply(draw, *tensors))
+
+
+class _Apart(torch.autograd.Function):
+    """A function of what the tensors hold, with a graph of its own: its backward makes tensors on the CPU."""
+
+    @staticmethod
+    def forward(ctx: Any, function: Callable[..., list[Tensor]], *tensors: CudaTensor) -> tuple[Tensor, ...]:
+        with _disable_current_modes(), torch.enable_grad():
+            pairs = zip(tensors, ctx.needs_input_grad[1:], strict=True)
+            ctx.leaves = [tensor.held.detach().requires_grad_(needed) for tensor, needed in pairs]
+            ctx.results = function(*ctx.leaves)
+        return tuple(CudaTensor(result.detach()) for result in ctx.results)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        wanted = [leaf for leaf in ctx.leaves if leaf.requires_grad]
+        with _disable_current_modes():
+            found = iter(torch.autograd.grad(ctx.results, wanted, _held(grads), True, allow_unused=True))
+        made = [next(found) if leaf.requires_grad else None for leaf in ctx.leaves]
+        return None, *(None if grad is None else CudaTensor(grad) for grad in made)
+
+
+class _Functions(TorchFunctionMode):
+    """What happens before autograd: moves, and new tensors."""
+
+    def __init__(self, kernels: _Kernels) -> None:
+        super().__init__()
+        self.kernels = kernels
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is Tensor.backward:
+            with self, self.kernels.creating(True):
+                return torch.autograd.backward(args[0], kwargs.pop("gradient", None), **kwargs)
+        if func in (Tensor.to, Tensor.cuda) and not isinstance(args[0], CudaTensor):
+            return _move(*args, **kwargs) if func is Tensor.to else _move(args[0], CUDA)
+        if not _is_cuda(kwargs.get("device")):
+            given = any(isinstance(leaf, CudaTensor) for leaf in tree_leaves((args, kwargs)))
+            if given and func in (torch.tensor, torch.as_tensor):
+                return CudaTensor(func(*_held(args), **kwargs))
+            with self.kernels.creating(given):
+                return func(*args, **kwargs)
+        _check_generator(kwargs)
+        kwargs["device"] = "cpu"
+        return tree_map_only(Tensor, CudaTensor, _held(func(*_held(args), **kwargs)))
+
+
+class _Kernels(TorchDispatchMode):
+    """What happens below autograd. Tensors that PyTorch itself makes are where its arguments are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._creating = False
+
+    @contextmanager
+    def creating(self, creating: bool) -> Iterator[None]:
+        before, self._creating = self._creating, creating
+        try:
+            yield
+        finally:
+            self._creating = before
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        if any(isinstance(tensor, CudaTensor) for tensor in tensors):
+            return _compute(func, args, kwargs)
+        result = func(*args, **kwargs)
+        return tree_map_only(Tensor, CudaTensor, result) if self._creating and not tensors else result
+
+
+class _ToCuda(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        return CudaTensor(value.detach().clone())
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return _held(grads[0])
+
+
+class _ToCpu(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: CudaTensor) -> Tensor:
+        return value.held.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return CudaTensor(grads[0])
+
+
+def _move(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """`Tensor.to` in all its forms."""
+    device, dtype = kwargs.get("device"), kwargs.get("dtype")
+    for arg in args:
+        if isinstance(arg, Tensor):
+            device, dtype = arg.device, arg.dtype
+        elif isinstance(arg, torch.dtype):
+            dtype = arg
+        elif isinstance(arg, (str, torch.device)):
+            device = arg
+    if dtype is not None:
+        tensor = Tensor.to(tensor, dtype)
+    if device is None or _is_cuda(device) == isinstance(tensor, CudaTensor):
+        return tensor
+    return (_ToCuda if _is_cuda(device) else _ToCpu).apply(tensor)
+
+
+def _compute(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    _check_devices(func, args, kwargs)
+    _check_generator(kwargs)
+    result = func(*_held(args), **_held(kwargs))
+    if func.overloadpacket is _aten.copy_:
+        return args[0]
+    given = {id(_held(leaf)): leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, CudaTensor)}
+
+    def wrapped(tensor: Tensor) -> Tensor:
+        """Again the same one where it was changed in place."""
+        return given[id(tensor)] if id(tensor) in given else CudaTensor(tensor)
+
+    return tree_map_only(Tensor, wrapped, result)
+
+
+def _check_devices(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    """Raise where CUDA would. A number on the CPU may meet tensors on the card in pointwise functions, and in these
+    alone."""
+    packet = func.overloadpacket
+    if packet in _COPIES:
+        return
+    numbers = torch.Tag.pointwise in func.tags or packet in _WITH_SCALARS or packet in _INDEXED
+    values = dict(zip((a.name for a in func._schema.arguments), args, strict=False)) | dict(kwargs)
+    for argument in func._schema.arguments:
+        value = values.get(argument.name)
+        if packet in _INDEXED and argument.name == "indices" and isinstance(values["self"], CudaTensor):
+            continue
+        written = argument.alias_info is not None and argument.alias_info.is_write
+        for tensor in tree_leaves(value):
+            if isinstance(tensor, Tensor) and not isinstance(tensor, CudaTensor):
+                number = tensor.dim() == 0 and isinstance(value, Tensor) and numbers and not written
+                if not number:
+                    raise RuntimeError(
+                        "Expected all tensors to be on the same device, but found at least two devices, cuda:0 and "
+                        f"cpu! (argument {argument.name} of {func})"
+                    )
+
+
+def _check_generator(kwargs: Mapping[str, Any]) -> None:
+    generator = kwargs.get("generator")
+    if generator is not None and generator.device.type != "cuda":
+        raise RuntimeError(f"Expected a 'cuda' device type for generator but found '{generator.device.type}'")
+
+
+def _is_cuda(device: Any) -> bool:
+    return device is not None and torch.device(device).type == "cuda"
+
+
+def _held(value: Any) -> Any:
+    return tree_map_only(CudaTensor, lambda tensor: tensor.held, value)

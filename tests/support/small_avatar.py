@@ -1,0 +1,36 @@
+"""A small untrained avatar whose fields do something: made once for the tests that only look at it."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from fmgs_dataparsers.parser import FMGSDataParserConfig
+from nerfstudio.data.scene_box import SceneBox
+from support.zju_capture import write_capture
+from torch import nn
+
+from fmgs_nerfstudio.fields.skinning import fit_to_surface
+from fmgs_nerfstudio.model import FMGSModel, FMGSModelConfig
+
+
+@functools.cache
+def small_avatar() -> FMGSModel:
+    """Displacements of millimetres, colours that vary with place, pose and view, and skinning close to the body's."""
+    with TemporaryDirectory() as folder:
+        root = Path(folder) / "CoreView_1"
+        write_capture(root)
+        outputs = FMGSDataParserConfig(data=root).setup().get_dataparser_outputs("train")
+        torch.manual_seed(0)
+        config = FMGSModelConfig(n_vertices=6890)
+        model = config.setup(scene_box=SceneBox(torch.eye(3)[:2]), num_train_data=3, metadata=outputs.metadata)
+    for head in (model.geometry.displacement, model.geometry.scale, model.geometry.rotation):
+        nn.init.normal_(head.weight, std=0.1)
+    for volume in (model.V_g, model.V_c):
+        nn.init.uniform_(volume.table, -1, 1)
+    for correction in model.poses.corrections:
+        nn.init.normal_(correction, std=0.02)
+    fit_to_surface(model.skinning, model.surface, 60, torch.Generator().manual_seed(0))
+    return model.eval()
