@@ -21,7 +21,7 @@ from fmgs_dataparsers.conventions import N_BETAS, BodyFile, Fit, checked
 from fmgs_dataparsers.files import array, entries, read_npz, stack
 from fmgs_dataparsers.own_video import masks_beside
 from fmgs_dataparsers.video import source_frames
-from fmgs_nerfstudio.body.unpickle import FAILURES
+from fmgs_nerfstudio.unpickle import FAILURES
 
 NAME = "gvhmr"
 SIGNATURE = "hmr4d_results.pt beside a video or images/"

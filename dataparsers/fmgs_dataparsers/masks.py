@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import Float
 
 from fmgs_dataparsers.files import CaptureError, decode, image_size, is_whole
-from fmgs_nerfstudio.body.unpickle import FAILURES
 from fmgs_nerfstudio.maps.maps import Priors
+from fmgs_nerfstudio.unpickle import FAILURES
 
 Mask = Float[np.ndarray, "H W"]
 

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fmgs_nerfstudio.body.unpickle import read_npz, read_pickle
+from fmgs_nerfstudio.unpickle import read_npz, read_pickle
 
 N_JOINTS = 24
 JOINT_NAMES = (

@@ -11,9 +11,9 @@ from jaxtyping import Float, UInt8
 from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
-from fmgs_nerfstudio.body.unpickle import FAILURES
 from fmgs_nerfstudio.files import atomic_path
 from fmgs_nerfstudio.maps.classes import PALETTE
+from fmgs_nerfstudio.unpickle import FAILURES
 
 
 class PriorsError(ValueError):

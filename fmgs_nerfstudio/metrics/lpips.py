@@ -22,7 +22,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 from torch.nn.functional import conv2d, max_pool2d, relu
 
-from fmgs_nerfstudio.body.unpickle import read_pickle
+from fmgs_nerfstudio.unpickle import read_pickle
 
 Net = Literal["vgg", "alex"]
 _SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)

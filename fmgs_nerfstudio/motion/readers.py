@@ -15,9 +15,9 @@ from fmgs_dataparsers.capture import Capture, CaptureError
 from fmgs_dataparsers.parser import open_capture
 from jaxtyping import Float
 
-from fmgs_nerfstudio.body.unpickle import read_npz, read_pickle
 from fmgs_nerfstudio.maps.maps import PriorsError
 from fmgs_nerfstudio.motion.motion import Motion, MotionError, find_metres, find_up
+from fmgs_nerfstudio.unpickle import read_npz, read_pickle
 
 Up = Literal["auto", "x", "y", "z", "-x", "-y", "-z"]
 Unit = Literal["auto", "m", "cm", "mm"]

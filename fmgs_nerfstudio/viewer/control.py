@@ -36,24 +36,16 @@ class AvatarViewer(ViewerControl):
     def __init__(self, model: FMGSModel) -> None:
         capture: Capture = model.kwargs["metadata"]["capture"]
         self._model, self.capture = model, capture
-        self.state = ViewerState(capture, model.canonical, model.poses)
+        self.state = ViewerState(capture, model.canonical, model.poses, model.light is not None)
         self.first_view = FirstView.of(capture, model.poses.transl + model.canonical.joints[0])
         self.frames = {(frame.camera, frame.pose_id): frame for split in capture.splits.values() for frame in split}
         self._image = functools.lru_cache(maxsize=2)(self._read_image)
         model.interactive_renderer = self.render
 
-    @property
-    def has_light(self) -> bool:
-        return self._model.light is not None
-
-    @property
-    def has_parts(self) -> bool:
-        return self.capture.priors is not None and "semantics" in self.capture.priors.kinds
-
     def _setup(self, viewer: Viewer) -> None:
         super()._setup(viewer)
         self.viser_server.on_client_connect(self.first_view.take)
-        ViewerLoop(self, viewer).start()
+        ViewerLoop(self.state, self.first_view, viewer).start()
 
     def render(self, camera: Cameras) -> Pictures:
         """All maps as people see them, for a camera of the viewer."""

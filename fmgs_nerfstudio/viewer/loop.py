@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,12 +11,11 @@ from jaxtyping import Float
 from nerfstudio.viewer.render_state_machine import RenderAction
 from nerfstudio.viewer.viewer import Viewer
 
+from fmgs_nerfstudio.viewer.first_view import FirstView
 from fmgs_nerfstudio.viewer.overlays import SceneOverlays
 from fmgs_nerfstudio.viewer.panel import Panel
 from fmgs_nerfstudio.viewer.pose import SmplPose, joint_frames, local_rotation, next_position
-
-if TYPE_CHECKING:
-    from fmgs_nerfstudio.viewer.control import AvatarViewer
+from fmgs_nerfstudio.viewer.state import ViewerState
 
 _TICK = 1 / 30  # seconds
 # nerfstudio shrinks the picture until it moves at 30 frames per second; where posing alone takes longer, to 30 rows.
@@ -27,15 +25,14 @@ _MOVING_FPS_ON_CPU = 8
 class ViewerLoop(threading.Thread):
     """Renderings may be cut off at any line and must not wait: what follows from them is done here."""
 
-    def __init__(self, control: AvatarViewer, viewer: Viewer) -> None:
+    def __init__(self, state: ViewerState, first_view: FirstView, viewer: Viewer) -> None:
         super().__init__(name="fmgs-viewer", daemon=True)
-        state = control.state
         self.state, self.viewer = state, viewer
         self.playing, self.position = False, 0.0
         server = viewer.viser_server
         vertices, _ = state.body.body.shape(torch.from_numpy(state.capture.betas).float())
         self.overlays = SceneOverlays(server, state.body, vertices.numpy().astype(float), self._turn_with_gizmo)
-        self.panel = Panel(control, self, self.overlays, server, viewer.stats_markdown.order + 0.5)
+        self.panel = Panel(state, first_view, self, self.overlays, server, viewer.stats_markdown.order + 0.5)
         self._time = viewer.control_panel.time
         self._followed: SmplPose | None = None
         self._state: tuple[object, ...] = ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import textwrap
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 import viser
@@ -16,13 +16,12 @@ from viser.transforms import SO3
 
 from fmgs_nerfstudio.body.model import JOINT_NAMES
 from fmgs_nerfstudio.maps.classes import CLASSES, PALETTE
+from fmgs_nerfstudio.viewer.first_view import FirstView
 from fmgs_nerfstudio.viewer.frame_overlay import capture_view, field_of_view
 from fmgs_nerfstudio.viewer.overlays import SceneOverlays
 from fmgs_nerfstudio.viewer.parts import Parts, Tint
 from fmgs_nerfstudio.viewer.pose import joint_frames
-
-if TYPE_CHECKING:
-    from fmgs_nerfstudio.viewer.control import AvatarViewer
+from fmgs_nerfstudio.viewer.state import ViewerState
 
 SOURCES = ("time slider", "motion", "joints")
 
@@ -43,10 +42,16 @@ class Panel:
     """Controls of pose, parts, scene and camera frame."""
 
     def __init__(
-        self, control: AvatarViewer, player: Player, overlays: SceneOverlays, server: viser.ViserServer, order: float
+        self,
+        state: ViewerState,
+        first_view: FirstView,
+        player: Player,
+        overlays: SceneOverlays,
+        server: viser.ViserServer,
+        order: float,
     ) -> None:
         """`order`: place among the host's elements."""
-        self.control, self.state, self.gui = control, control.state, server.gui
+        self.state, self.first_view, self.gui = state, first_view, server.gui
         self.player, self.overlays = player, overlays
         self._said = ""
         self.message = self.gui.add_markdown("", order=order, visible=False)
@@ -97,7 +102,7 @@ class Panel:
 
     def _add_parts(self) -> None:
         gui = self.gui
-        if not self.control.has_parts:
+        if not self.state.has_parts:
             gui.add_markdown("The capture has no parsing maps to learn parts from: these mean nothing.")
         self.part = gui.add_dropdown("Part", CLASSES[1:], "Upper_Clothing", hint="By the learned semantics")
         self.part.on_update(lambda _: self._show_part())
@@ -118,16 +123,16 @@ class Panel:
             shown = self.gui.add_checkbox(label, False)
             self._on(shown, lambda shown=shown, overlay=overlay: setattr(overlay, "visible", shown.value))
         self.light = self.gui.add_slider(
-            "Turn the light", 0.0, 360.0, 5.0, 0.0, disabled=not self.control.has_light,
+            "Turn the light", 0.0, 360.0, 5.0, 0.0, disabled=not self.state.has_light,
             hint="Degrees; of an avatar trained with --pipeline.model.light.kind sh",
         )  # fmt: skip
         self._on(self.light, lambda: setattr(self.state, "light_angle", self.light.value))
         back = self.gui.add_button("Back to the first view", icon=viser.Icon.HOME)
-        back.on_click(lambda event: event.client and self.control.first_view.take(event.client))
+        back.on_click(lambda event: event.client and self.first_view.take(event.client))
 
     def _add_frame_overlay(self) -> None:
         gui, state = self.gui, self.state
-        cameras = sorted({camera for camera, _ in self.control.frames})
+        cameras = sorted({frame.camera for split in state.capture.splits.values() for frame in split})
         self.camera = gui.add_dropdown("Camera", cameras, state.frame_overlay.camera)
         self.amount = gui.add_slider("Wipe", 0.0, 1.0, 0.01, 0.0, hint="0: the rendering alone; 1: the frame alone")
         self.blend = gui.add_checkbox("Blend", False, hint="Mix both everywhere, instead of side by side")

@@ -38,8 +38,8 @@ class ViewerState:
         message: what went wrong last, for people.
     """
 
-    def __init__(self, capture: Capture, body: CanonicalBody, poses: PoseTable) -> None:
-        self.capture, self.body, self.poses = capture, body, poses
+    def __init__(self, capture: Capture, body: CanonicalBody, poses: PoseTable, has_light: bool) -> None:
+        self.capture, self.body, self.poses, self.has_light = capture, body, poses, has_light
         self.source: Source = "time slider"
         self.motion: Motion | None = None
         self.frame = 0
@@ -49,6 +49,11 @@ class ViewerState:
         self.light_angle = 0.0
         self.frame_overlay = FrameOverlay(capture.splits["train"][0].camera)
         self.message = ""
+
+    @property
+    def has_parts(self) -> bool:
+        """There were parsing maps to learn body parts from."""
+        return self.capture.priors is not None and "semantics" in self.capture.priors.kinds
 
     @property
     def motion_length(self) -> int:

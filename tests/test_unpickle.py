@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-from fmgs_nerfstudio.body.unpickle import read_joblib, read_npz, read_numpy_object, read_pickle
+from fmgs_nerfstudio.unpickle import read_joblib, read_npz, read_numpy_object, read_pickle
 
 
 class Payload:
