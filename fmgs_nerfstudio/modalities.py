@@ -39,18 +39,7 @@ class RenderingConfig:
     """How surfels become pixels.
 
     Where 2DGS draws all backs, the far side shines through the near one; those near an outline (0.3: 17 degrees behind
-    it) round it off.
-
-    Tried on the demo, other cameras: PSNR, degrees of normals, mm of depth, mask IoU.
-
-        cutoff, supersampling  exact poses, not refined,   default noise, 1,200 steps
-                               600 steps
-        1      1               29.51  10.6  16.7  (2DGS)
-        1      2               29.84   9.3  13.7
-        0      1               29.56   9.4  11.0
-        0      2               30.01   8.8   8.0           27.74  10.3  10.8  .947
-        0.15   2                                           27.90  10.2  11.1  .949
-        0.3    2               30.01   9.0   9.2           28.14  10.1  11.4  .953
+    it) round it off. `docs/ablation-and-tuning.md` has what was tried.
 
     Raises ValueError where supersampling is not at least 1.
     """

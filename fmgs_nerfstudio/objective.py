@@ -23,21 +23,7 @@ from fmgs_nerfstudio.surfels import Surfels
 class LossWeights:
     """Weights by the paper's symbols; a term with weight 0 is neither computed nor rendered for.
 
-    The paper leaves d, n, s and reg open. Tried on the demo (exact poses, 600 steps, other cameras: PSNR, degrees, mm;
-    surfels drawn from both sides and without supersampling):
-
-        d .02  sn .02  n .05  tv .02   29.54  10.7  16.5   the default
-        d .02  sn .1   n .2   tv 0     29.07  10.6  17.5
-        d .02  sn .2   n 1    tv 0     28.11  10.3  19.8
-
-    With normals still turned towards the camera, so only to be compared with each other:
-
-        d .02  sn .02  n .05  tv .02   29.64  12.8  16.8
-        d .02  sn .02  n .2   tv .02   29.32  12.6  16.3
-        d .1   sn .02  n .2   tv .02   29.17  12.5  16.4
-        d .02  sn .1   n .2   tv .02   29.11  12.1  16.6
-        d .02  sn .1   n .2   tv 0     29.20  12.4  16.9
-        d .02  sn .02  n .2   tv .1    28.80  15.7  17.3   flattens silhouettes
+    The paper leaves d, n, s and reg open; `docs/ablation-and-tuning.md` has what was tried.
     """
 
     lambda_ssim: float = 0.2

@@ -3,7 +3,7 @@
 A developer's tool; nobody needs it to use the package. Needs `pip install anny==0.6.2 pymeshlab` (extra `demo-body`);
 Anny builds a cache of 1.4 GB on first use (2 minutes), after that this takes about a minute:
 
-    python -m fmgs_nerfstudio.demo.convert_anny
+    python scripts/make_demo_body.py
 
 `assets/body_demo.npz` has the keys, shapes and vertex count of SMPL (no pose blend shapes: `posedirs` is zero) and the
 21 vertex ids that smplx picks extra joints from lie where they should. `assets/person_base.npz` holds the full
@@ -32,7 +32,7 @@ from scipy.spatial import KDTree
 from fmgs_nerfstudio.demo.mesh import boundary_loops, limit_positions, neighbour_mean, triangulated
 from fmgs_nerfstudio.files import atomic_path
 
-ASSETS = Path(__file__).parent / "assets"
+ASSETS = Path(__file__).parents[1] / "fmgs_nerfstudio" / "demo" / "assets"
 SAMPLES = 200
 COMPONENTS = 10
 SMPL_VERTICES, SMPL_FACES = 6890, 13776

@@ -14,29 +14,7 @@ SSIM `range2`, `range1`: the data range; `uniform7`, `gauss11`: the window, insi
 `signed`: images are spread to -1..1, for which it was made; `unsigned`: it is fed 0..1; `x1000`: times 1000.
 PSNR is that of the mean squared error; `channels`: the mean of the three channels' PSNRs.
 
-Which paper's numbers they make (`PROTOCOLS`), by the papers' own programs:
-
-data            paper                              PSNR, SSIM, LPIPS
---------------  ---------------------------------  ---------------------------------------------------------------------
-ZJU-MoCap       FMGS-Avatar Tables 1 and 3,        psnr_black, ssim_black_range2_uniform7, lpips_black_vgg_signed_x1000
-                HumanNeRF, MonoHuman,
-                3DGS-Avatar; GoMAvatar, which
-                rounds to 8 bits (0.01 dB)
-PeopleSnapshot  FMGS-Avatar Table 2,               psnr_white8, ssim_white8_range1_gauss11,
-                InstantAvatar, Anim-NeRF           lpips_white8_alex_unsigned_x1000
-PeopleSnapshot  3DGS-Avatar                        psnr_black, ssim_black_range1_gauss11,
-                                                   lpips_black_alex_unsigned_x1000
-ZJU-MoCap       GauHuman                           psnr_bound_channels, ssim_bound_range1_gauss11_padded,
-                                                   lpips_bound_vgg_unsigned_x1000
-ZJU-MoCap       NeuralBody, ARAH, instant-nvr      psnr_box, ssim_box_range2_uniform7, lpips_box_vgg_signed_x1000
-
-`ssim_black_range1_uniform7` makes no paper's number: skimage's window with the data range that images in 0..1 have.
-
-`psnr`, `ssim`, `lpips` are FMGS-Avatar's. It names its splits and says that LPIPS is times 1000; it does not name its
-measures. On ZJU-MoCap its rows of HumanNeRF and MonoHuman are the ones published with `range2`; on PeopleSnapshot it
-"follows InstantAvatar and compares directly with their results", whose rows are on white. Other data: as ZJU-MoCap.
-Test poses are the data's own, in every protocol here: InstantAvatar and GoMAvatar optimise them on PeopleSnapshot's
-test images, and GauHuman uses its own corrections of them, so that their numbers are better for that.
+`PROTOCOLS` says which of them make which paper's numbers; `docs/evaluation.md` says how that is known, and what is not.
 """
 
 from __future__ import annotations
