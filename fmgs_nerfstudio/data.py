@@ -214,7 +214,7 @@ class FrameCache:
         raise CaptureError("no image of the capture can be decoded; copy it again from its source")
 
     def readable(self, index: int, ahead: Iterable[int] = ()) -> Batch | None:
-        """Frame `index`, or None, told once, where one of its files is damaged inside: opening the capture looked at
+        """Frame `index`, or None, told once, where one of its files is corrupt inside: opening the capture looked at
         the files' ends alone."""
         try:
             return self.get(index, ahead)

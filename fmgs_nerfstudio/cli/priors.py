@@ -86,7 +86,7 @@ def run(command: MakePriors) -> bool:
     """Make, check and show. Returns whether the conventions are as recorded.
 
     Raises:
-        CaptureError, PriorsError, CheckpointError, EstimatorError: a mistake of the user's or a damaged file.
+        CaptureError, PriorsError, CheckpointError, EstimatorError: a mistake of the user's or a corrupt file.
     """
     for name, value in (("--batch-size", command.batch_size), ("--sheet-every", command.sheet_every)):
         if value is not None and value < 1:
@@ -104,7 +104,7 @@ def run(command: MakePriors) -> bool:
         report = check(capture, frames, lambda done, total: bar.update(task, completed=done))
     _show(report)
     _save(capture, frames, report, command.sheet_every)
-    return _settle(capture, report, command.accept_corrections)
+    return _apply_corrections(capture, report, command.accept_corrections)
 
 
 def _make(command: MakePriors, capture: Capture, frames: Sequence[Frame]) -> None:
@@ -200,7 +200,7 @@ def _save(capture: Capture, frames: Sequence[Frame], report: PriorsReport, every
     print(f"See {root / 'sheet.png'}; numbers are in {root / 'check.json'}")
 
 
-def _settle(capture: Capture, report: PriorsReport, accept: bool) -> bool:
+def _apply_corrections(capture: Capture, report: PriorsReport, accept: bool) -> bool:
     assert capture.priors is not None
     corrected = report.corrected()
     if corrected == report.info:

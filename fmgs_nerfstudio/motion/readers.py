@@ -71,7 +71,7 @@ def read_motion(path: Path, reading: Reading | None = None) -> Motion:
 
 
 def of_capture(capture: Capture, fps: float | None = None) -> Motion:
-    """The poses of a capture, every instant in order."""
+    """The poses of a capture, in order of time."""
     return Motion(capture.poses, capture.transl, fps or _DEFAULT_FPS, capture.up, capture.root.name)
 
 
