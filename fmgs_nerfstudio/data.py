@@ -70,11 +70,11 @@ class FMGSDataManagerConfig(FullImageDatamanagerConfig):
     dataparser: FMGSDataParserConfig = field(default_factory=FMGSDataParserConfig)
     """Reader of the capture."""
     cache_megabytes: int = 2048
-    """Most memory for decoded frames, per split."""
+    """Memory for decoded frames, in megabytes per split."""
     crop_margin: float = 0.25
-    """Training looks at the mask's box, grown by this share of its longer side: the rest of the image is empty."""
+    """Training crops images to the mask's box plus this margin, a fraction of the box's longer side."""
     train_cameras_sampling_seed: int = 42
-    """Seed of the order of frames."""
+    """Seed of the order of training frames."""
     # How nerfstudio caches, scales and samples images; the capture and `FrameCache` do that here.
     masks_on_gpu: tyro.conf.Suppress[bool] = False
     images_on_gpu: tyro.conf.Suppress[bool] = False
@@ -214,7 +214,7 @@ class FrameCache:
         raise CaptureError("no image of the capture can be decoded; copy it again from its source")
 
     def readable(self, index: int, ahead: Iterable[int] = ()) -> Batch | None:
-        """Frame `index`, or None, told once, where one of its files is damaged inside: opening the capture looked at
+        """Frame `index`, or None, told once, where one of its files is corrupt inside: opening the capture looked at
         the files' ends alone."""
         try:
             return self.get(index, ahead)

@@ -21,9 +21,9 @@ class AdamConfig(AdamOptimizerConfig):
     """Adam, by default in torch's fused form."""
 
     eps: float = 1e-15
-    """Added to the denominator."""
+    """Term added to Adam's denominator, against division by zero."""
     fused: bool = True
-    """torch's fused implementation."""
+    """Use torch's fused implementation."""
 
 
 @dataclass

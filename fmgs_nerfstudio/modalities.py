@@ -45,9 +45,9 @@ class RenderingConfig:
     """
 
     backface_cutoff: float = 0.3
-    """Surfels that face away are drawn up to this cosine of normal and line of sight; 0: none; 1: all, as 2DGS."""
+    """Draw surfels that face away up to this cosine between normal and line of sight. 0: none; 1: all, as in 2DGS."""
     supersampling: int = 2
-    """Rendered pixels for each of the image, along both axes; 1: as 2DGS, with outlines a pixel too wide."""
+    """Rendered pixels per image pixel along each axis. 1: as in 2DGS, with outlines about a pixel too wide."""
 
     def __post_init__(self) -> None:
         if self.supersampling < 1:

@@ -60,11 +60,11 @@ class FMGSModelConfig(ModelConfig):
 
     _target: type = field(default_factory=lambda: FMGSModel)
     n_vertices: int | None = None
-    """Vertices of the upsampled template, about half the number of surfels; none: as the person's pixels ask for."""
+    """Vertices of the template, about half the number of surfels. Default: chosen from the person's size in pixels."""
     surfels: SurfelsConfig = field(default_factory=SurfelsConfig)
     """Mesh-bound surfels."""
     volume: HashGridConfig = field(default_factory=HashGridConfig)
-    """Each of the feature volumes V_g, V_c, V_s."""
+    """Hash grid of each feature volume (V_g, V_c, V_s)."""
     pose_encoder: PoseEncoderConfig = field(default_factory=PoseEncoderConfig)
     """Pose encoder."""
     geometry: GeometryFieldConfig = field(default_factory=GeometryFieldConfig)
@@ -82,15 +82,15 @@ class FMGSModelConfig(ModelConfig):
     weights: LossWeights = field(default_factory=LossWeights)
     """Weights of the losses (Eq. 21)."""
     coordinated: bool = True
-    """Isolate gradients by modality (4.5); off: every loss moves everything."""
+    """Let each modality move only its own parameters (section 4.5). Off: every loss moves everything."""
     refine_poses: bool = True
-    """Learn a correction of every training pose: on for ZJU-MoCap, off for PeopleSnapshot in the paper."""
+    """Learn a correction of every training pose. The paper does so on ZJU-MoCap and not on PeopleSnapshot."""
     pose_radius: int = 8
-    """Training frames before and after that share in the correction of a pose; 0: each for itself."""
+    """Training frames on each side that share the correction of a pose. 0 corrects every frame on its own."""
     seed: int = 0
-    """Seed of the draws in training; each is made from seed and step, so a resumed run draws the same."""
+    """Seed of random draws in training. They depend on seed and step alone, so a resumed run repeats them."""
     lpips_backbones: Path | None = None
-    """LPIPS's backbones (vgg16-397923af.pth, alexnet-owt-7be5be79.pth): folder or file; none: torch's hub cache."""
+    """Folder or file of LPIPS backbones (vgg16-397923af.pth, alexnet-owt-7be5be79.pth). Default: torch's hub cache."""
     # What nerfstudio's rays need and a rasteriser does not.
     enable_collider: tyro.conf.Suppress[bool] = False
     collider_params: tyro.conf.Suppress[dict[str, float] | None] = None

@@ -27,31 +27,31 @@ class LossWeights:
     """
 
     lambda_ssim: float = 0.2
-    """Share of SSIM in the photometric loss L_c (Eq. 13; the paper's)."""
+    """Share of SSIM in the photometric loss L_c (Eq. 13, the paper's value)."""
     lambda_m: float = 0.1
-    """Mask loss L_m (Eq. 14; [30]'s)."""
+    """Weight of the mask loss L_m (Eq. 14, 3DGS-Avatar's value)."""
     lambda_d: float = 0.02
-    """Ordinal depth loss L_d (Eq. 16)."""
+    """Weight of the ordinal depth loss L_d (Eq. 16)."""
     lambda_sn: float = 0.02
-    """Self-consistency of normals L_sn (Eq. 18)."""
+    """Weight of the self-consistency of normals L_sn (Eq. 18)."""
     lambda_n: float = 0.05
-    """Normal prior L_n (Eq. 18)."""
+    """Weight of the normal prior L_n (Eq. 18)."""
     lambda_tv: float = 0.02
-    """Total variation of normals L_tv (Eq. 17)."""
+    """Weight of the total variation of normals L_tv (Eq. 17)."""
     lambda_s: float = 0.1
-    """Semantic loss L_s (Eq. 19)."""
+    """Weight of the semantic loss L_s (Eq. 19)."""
     lambda_reg: float = 1e-3
-    """Semantic-guided regularisation L_reg (Eq. 20)."""
+    """Weight of the semantic-guided regularisation L_reg (Eq. 20)."""
     lambda_skin: float = 10.0
-    """Skinning loss L_skin until `skin_until` ([30]'s)."""
+    """Weight of the skinning loss L_skin until skin-until (3DGS-Avatar's value)."""
     lambda_skin_late: float = 0.1
-    """Skinning loss L_skin after it ([30]'s)."""
+    """Weight of the skinning loss L_skin after skin-until (3DGS-Avatar's value)."""
     skin_until: float = 1 / 15
-    """Fraction of the run at which the weight of L_skin falls ([30]: 1,000 of 15,000 steps)."""
+    """Fraction of the run at which the weight of L_skin drops (3DGS-Avatar: 1,000 of 15,000 steps)."""
     lambda_iso: float = 1.0
-    """Isometry of neighbouring centres L_iso ([30]'s)."""
+    """Weight of the isometry of neighbouring centres L_iso (3DGS-Avatar's value)."""
     lambda_iso_cov: float = 100.0
-    """Isometry of neighbouring covariances, the second part of L_iso ([30]'s)."""
+    """Weight of the isometry of neighbouring covariances, the second part of L_iso (3DGS-Avatar's value)."""
 
     def at(self, progress: float) -> dict[str, float]:
         """Weight of every term at a fraction of the run, by the term's name."""

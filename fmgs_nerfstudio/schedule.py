@@ -15,13 +15,13 @@ class Schedule:
     """Phases of a run."""
 
     steps: int | None = None
-    """Length of the run that the fractions refer to; none: max-num-iterations of the run's first part."""
+    """Length of the run that the fractions refer to. Default: max-num-iterations when the run was first started."""
     residual_start: float = 0.02
-    """Fraction of the run after which the geometry residual is applied ([30]: 0.2)."""
+    """Fraction of the run after which the geometry residual is applied (3DGS-Avatar: 0.2)."""
     pose_start: float = 0.4
-    """Fraction of the run after which poses are refined ([30]: 0.33): earlier, they make up for missing clothes."""
+    """Fraction of the run after which poses are refined (3DGS-Avatar: 0.33). Earlier, they absorb missing clothes."""
     skinning_fit_steps: int = 400
-    """Steps of fitting the skinning field to the body's weights before training."""
+    """Steps that fit the skinning field to the body model's weights before training."""
 
 
 @dataclass
@@ -30,9 +30,9 @@ class DecayConfig(SchedulerConfig):
 
     _target: type = field(default_factory=lambda: Decay)
     final: float = 0.1
-    """Learning rate at the end, as a fraction of that at the start."""
+    """Final learning rate, as a fraction of the initial one."""
     steps: int | None = None
-    """Steps over which it decays; none: max-num-iterations."""
+    """Steps over which the learning rate decays. Default: max-num-iterations."""
 
 
 class Decay(Scheduler):

@@ -80,13 +80,13 @@ class SurfelsConfig:
     """The mesh-bound surfels at the start."""
 
     size: float = 0.7
-    """Standard deviations of a surfel, in semi-axes of its face's Steiner circumellipse."""
+    """Standard deviations of a surfel, as a fraction of the semi-axes of its face's Steiner circumellipse."""
     opacity: float = 0.9
-    """Opacity; a low one lets the far side shine through before the near side closes."""
+    """Initial opacity. If it is low, the far side shines through until the near side has closed."""
     guided: bool = True
-    """Bound to the mesh and moved by the geometry field (Eq. 4-6); off: each free for itself, to ablate the mesh."""
+    """Bind surfels to the mesh and let the geometry field move them (Eq. 4-6). Off: each moves freely (ablation)."""
     kind: Literal["2d", "3d"] = "2d"
-    """Surfels, or 3D Gaussians to ablate them: on CUDA only, not `guided`, best with `rendering.backface_cutoff` 1."""
+    """2d: surfels. 3d: 3D Gaussians (ablation); needs CUDA and guided False, best with rendering.backface-cutoff 1."""
 
 
 class MeshSurfels(TrainedPart):

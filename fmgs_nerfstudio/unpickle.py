@@ -53,7 +53,7 @@ FAILURES = (
     OverflowError,
     tokenize.TokenError,
 )
-"""What pickle, numpy, zipfile and the decompressors raise at a damaged file."""
+"""What pickle, numpy, zipfile and the decompressors raise at a corrupt file."""
 
 
 class _ChumpyArray:

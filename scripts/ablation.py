@@ -94,15 +94,15 @@ class Ablation:
     """Train the rows on one capture and write table.md, table.csv and panels."""
 
     data: Annotated[Path, tyro.conf.Positional]
-    """The capture; one with exact truth (fmgs-demo) fills the columns of geometry and semantics."""
+    """Folder of the capture. Columns of geometry and semantics need exact truth, as fmgs-demo writes it."""
     out: Path = Path("ablation_out")
-    """Folder of runs and tables; an interrupted ablation goes on here."""
+    """Folder of runs and tables. An interrupted ablation continues there."""
     budget: float = 90.0
-    """Seconds of training for a row; sets the number of steps by the full method's speed, the same for every row."""
+    """Seconds of training per row. The speed of the full method turns them into steps, the same for every row."""
     steps: int | None = None
-    """Training steps of a row; none: by the budget."""
+    """Training steps of a row. Default: computed from the budget."""
     seeds: list[int] = field(default_factory=lambda: [0])
-    """Seeds of initialisation, frame order and draws; more than one gives mean and standard deviation."""
+    """Seeds of initialisation, frame order and draws. With several, the table has mean and standard deviation."""
     rows: list[str] = field(default_factory=lambda: list(ROWS))
     """Rows to train."""
 

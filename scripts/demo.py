@@ -31,13 +31,13 @@ class Demo:
     """Train, evaluate and look at an avatar of the embedded demo person."""
 
     out: Path = Path("demo_out")
-    """Folder for capture, run, metrics and pictures."""
+    """Folder for the capture, the run, metrics and pictures."""
     preset: Literal["ci", "small", "full"] = "small"
     """Size of the capture: 128, 256 or 512 pixels."""
     seed: int = 0
     """Seed of person, clothes and motion."""
     steps: int | None = None
-    """Training steps; none: as many as take about seven minutes on two cores (ci: half a minute)."""
+    """Training steps. Default: as many as take about seven minutes on two CPU cores (ci: half a minute)."""
 
 
 def main(demo: Demo) -> None:

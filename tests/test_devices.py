@@ -1,4 +1,4 @@
-"""On a pretended CUDA device, everything that people do with an avatar runs and gives the CPU's numbers."""
+"""On a fake CUDA device, everything that people do with an avatar runs and gives the CPU's numbers."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _no_card(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Replaced is what a card alone can do, and made shorter what takes long."""
     monkeypatch.setitem(_OF_SURFELS, "cuda", rasterize_held)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device=None: None)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "pretended")
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "fake")
     monkeypatch.setattr(baking, "DIRECTIONS", 20)
     with fake_cuda():
         yield

@@ -64,8 +64,8 @@ class Shot:
     camera: str
     image: Path
     mask: MaskSource | None
-    instant: int
-    """What `Recording.fit` is asked with."""
+    frame_index: int
+    """What `Recording.fit` is asked with; images that cameras take at the same time share it."""
 
     @property
     def name(self) -> str:
@@ -82,7 +82,7 @@ class Recording:
     cameras: Mapping[str, Calibration]
     shots: Mapping[Split, Sequence[Shot]]
     fit: Callable[[int], Fit]
-    """The fit at an instant; a CaptureError where there is none or a broken one."""
+    """The fit of a frame index; a CaptureError where there is none or a broken one."""
     body: BodyFile
     up: tuple[float, float, float] | None = None
     """None: the person's mean upward direction."""
@@ -114,12 +114,12 @@ def assemble(recording: Recording, options: ReadOptions) -> Capture:
         raise CaptureError(f"{recording.root}: no training image can be used.\n{report or '  the split names none'}")
     if report:
         CONSOLE.log(f"{recording.root}: left out\n{report}")
-    instants = sorted({shot.instant for members in good.values() for shot in members})
-    row = {instant: row for row, instant in enumerate(instants)}
-    fits = [checks.fits[instant] for instant in instants]
+    indices = sorted({shot.frame_index for members in good.values() for shot in members})
+    row = {index: row for row, index in enumerate(indices)}
+    fits = [checks.fits[index] for index in indices]
     poses = np.stack([fit.pose for fit in fits])
     # One person has one shape: the training frames'. Each pelvis stays where its own fit had put it.
-    trained = sorted({row[shot.instant] for shot in good["train"]})
+    trained = sorted({row[shot.frame_index] for shot in good["train"]})
     n_betas = min(*(len(fits[i].betas) for i in trained), recording.body.model.shapedirs.shape[-1])
     betas = np.mean([fits[i].betas[:n_betas] for i in trained], axis=0)
     transl = np.stack([fit.pelvis for fit in fits]) - recording.body.joints(betas)[0]
@@ -182,7 +182,7 @@ def monocular(
 
 
 class _Checks:
-    """Faults of shots: (reason, detail) by shot; sizes of cameras; fits of instants."""
+    """Faults of shots: (reason, detail) by shot; sizes of cameras; fits by frame index."""
 
     def __init__(self, recording: Recording, shots: Sequence[Shot]) -> None:
         self.faults: dict[Shot, tuple[str, str]] = {}
@@ -193,10 +193,10 @@ class _Checks:
             name: calibration.size or _most_common(sizes[shot] for shot in unique if shot.camera == name)
             for name, calibration in recording.cameras.items()
         }
-        broken = self._fits(recording.fit, sorted({shot.instant for shot in unique}))
+        broken = self._fits(recording.fit, sorted({shot.frame_index for shot in unique}))
         for shot in unique:
             if shot not in self.faults:
-                fault = broken.get(shot.instant) or _size_fault(shot, sizes[shot], self.sizes[shot.camera])
+                fault = broken.get(shot.frame_index) or _size_fault(shot, sizes[shot], self.sizes[shot.camera])
                 if fault is not None:
                     self.faults[shot] = fault
         for size in set(self.sizes.values()):
@@ -213,13 +213,13 @@ class _Checks:
             self.faults[shot] = ("unreadable", f"{shot.image} is truncated; copy it again from its source")
         return size
 
-    def _fits(self, fit: Callable[[int], Fit], instants: Sequence[int]) -> dict[int, tuple[str, str]]:
+    def _fits(self, fit: Callable[[int], Fit], indices: Sequence[int]) -> dict[int, tuple[str, str]]:
         broken = {}
-        for instant in instants:
+        for index in indices:
             try:
-                self.fits[instant] = fit(instant)
+                self.fits[index] = fit(index)
             except CaptureError as error:
-                broken[instant] = ("without parameters", str(error))
+                broken[index] = ("without parameters", str(error))
         return broken
 
 
@@ -287,7 +287,7 @@ def _camera(calibration: Calibration, size: tuple[int, int]) -> PinholeCamera:
 
 def _frame(shot: Shot, row: Mapping[int, int]) -> Frame:
     assert shot.mask is not None
-    return Frame(shot.camera, shot.image.stem, shot.image, shot.mask, row[shot.instant])
+    return Frame(shot.camera, shot.image.stem, shot.image, shot.mask, row[shot.frame_index])
 
 
 def _report(left_out: Sequence[LeftOut]) -> str:

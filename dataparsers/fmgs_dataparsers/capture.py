@@ -66,7 +66,7 @@ class LeftOut:
 
 @dataclass(frozen=True, eq=False)
 class Capture:
-    """Cameras, frames with masks, one pose per instant, shape, body model, splits.
+    """Cameras, frames with masks, one pose per time step, shape, body model, splits.
 
     Maps are read at working size: undistorted, and reduced by the whole factor `downscale`.
     """

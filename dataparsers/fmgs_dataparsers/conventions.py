@@ -20,7 +20,7 @@ N_BETAS = 10
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """SMPL at one instant. The pelvis says where: unlike `transl` it means the same whatever the shape."""
+    """SMPL at one time. The pelvis says where: unlike `transl` it means the same whatever the shape."""
 
     pose: Float[np.ndarray, "72"]
     """Axis-angle in radians, global orientation first."""

@@ -209,7 +209,7 @@ def open_hdf(path: Path) -> Iterator[h5py.File]:
     """An HDF5 file for reading.
 
     Raises:
-        CaptureError: it is missing, damaged (which may show only when it is read), or something else.
+        CaptureError: it is missing, corrupt (which may show only when it is read), or something else.
     """
     try:
         with h5py.File(path, "r") as file:

@@ -97,19 +97,19 @@ class FMGSDataParserConfig(DataParserConfig):
     data: Path = Path()
     """Folder of the capture."""
     layout: LayoutName = "auto"
-    """Layout of the folder; auto goes by its signature files."""
+    """Layout of the folder. auto: recognised by its files."""
     protocol: Name = "auto"
-    """Split; auto: humannerf for ZJU-MoCap, instantavatar for PeopleSnapshot, last-fifth for own videos."""
+    """Training and test split. auto: humannerf (ZJU-MoCap), instantavatar (PeopleSnapshot), last-fifth (own video)."""
     body_model: Path | None = None
-    """SMPL model file, or a folder with one; none: the capture's own folder, then $SMPL_MODEL_DIR."""
+    """SMPL model file, or a folder with one. Default: searched in the capture's folder, then in $SMPL_MODEL_DIR."""
     gender: Gender = "auto"
-    """Which SMPL model; auto: as PeopleSnapshot's folders say, else neutral."""
+    """Gender of the SMPL model. auto: from the folder's name for PeopleSnapshot, else neutral."""
     downscale_factor: int | None = None
-    """Reduce images by this whole factor; none: to about 512 pixels."""
+    """Whole factor by which images are reduced. Default: chosen so that the longer side has about 512 pixels."""
     background: tuple[float, float, float] | None = None
-    """Colour behind the person, 0..1, in images and renders; none: white for instantavatar, else black."""
+    """Background colour of images and renders, 0..1. Default: white with protocol instantavatar, else black."""
     eval_split: Literal["all", "novel_view", "novel_pose"] = "all"
-    """Held-out images that ns-eval renders: other cameras, other poses, or both, reported apart."""
+    """Held-out images that ns-eval renders: other cameras, other poses, or both, reported separately."""
 
 
 @dataclass

@@ -113,7 +113,7 @@ class ChosenSplit:
 
 
 def choose(wanted: str, default: str, root: Path, cameras: Sequence[str], n_frames: int) -> ChosenSplit:
-    """The split of a capture of `n_frames` instants by `cameras`.
+    """The split of a capture of `n_frames` time steps by `cameras`.
 
     `auto` is the capture's own `protocol.json` where it has one, then the layout's `default`; and where that has no
     ranges for this subject, `last-fifth`.

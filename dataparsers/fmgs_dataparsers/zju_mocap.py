@@ -39,23 +39,23 @@ def read(root: Path, options: ReadOptions) -> Capture:
         FileNotFoundError: no body model.
     """
     annots = root / "annots.npy"
-    calibration, instants = entries(annots, read_npy(annots), "cams", "ims")
+    calibration, ims = entries(annots, read_npy(annots), "cams", "ims")
     params = next(root / name for name in _PARAMS if (root / name).is_dir())
-    return read_annotated(root, NAME, options, annots, calibration, listed(annots, instants), params)
+    return read_annotated(root, NAME, options, annots, calibration, listed(annots, ims), params)
 
 
-def listed(annots: Path, instants: Any) -> list[list[str]]:
-    """Names of images by instant, then by camera, as `annots` lists them.
+def listed(annots: Path, ims: Any) -> list[list[str]]:
+    """Names of images by time step, then by camera, as `annots` lists them.
 
     Raises:
         CaptureError: it is no such list.
     """
     try:
-        images = [list(instant["ims"]) for instant in instants]
+        images = [list(step["ims"]) for step in ims]
     except (KeyError, TypeError, IndexError) as error:
         raise CaptureError(f"{annots}: 'ims' is no list of {{'ims': names}}: {error}") from error
     if not images or not all(images):
-        raise CaptureError(f"{annots}: 'ims' names no images, or none at some instant")
+        raise CaptureError(f"{annots}: 'ims' names no images, or none at some time step")
     return images
 
 
@@ -68,7 +68,7 @@ def read_annotated(
     images: Sequence[Sequence[str]],
     params: Path,
 ) -> Capture:
-    """A capture whose images are named by instant, then by camera, relative to `root`.
+    """A capture whose images are named by time step, then by camera, relative to `root`.
 
     Raises:
         CaptureError: as `read`.
@@ -90,10 +90,10 @@ def _relative(image: str) -> PurePosixPath:
     return PurePosixPath(str(image).replace("\\", "/"))  # some were written on Windows
 
 
-def _shot(root: Path, instant: Sequence[str], camera: int, annots: Path) -> Shot:
-    if camera >= len(instant):
-        raise CaptureError(f"{annots}: the instant of {instant[0]} has {len(instant)} images, not one of each camera")
-    image = _relative(instant[camera])
+def _shot(root: Path, images: Sequence[str], camera: int, annots: Path) -> Shot:
+    if camera >= len(images):
+        raise CaptureError(f"{annots}: the time step of {images[0]} has {len(images)} images, not one of each camera")
+    image = _relative(images[camera])
     return Shot(image.parent.name, root / image, _mask(root, image), frame_id(image.stem))
 
 

@@ -33,33 +33,33 @@ class Animate:
     run: Annotated[Path, tyro.conf.Positional]
     """The run: its config.yml, its folder, or a folder above (the newest run in it)."""
     motion: Path | None = None
-    """Motion file, or a capture's folder; none: the run's own capture, with the poses that training refined."""
+    """Motion file, or a capture's folder. Default: the run's own capture, with the poses that training refined."""
     video: Path | None = None
-    """The mp4; without it and without --frames: animations/MOTION.mp4 in the run's folder."""
+    """Video file to write (mp4). Default: animations/MOTION.mp4 in the run's folder, unless --frames is given."""
     frames: Path | None = None
-    """Folder for PNGs, 000000.png and so on."""
+    """Folder to write PNGs to: 000000.png and so on."""
     outputs: tuple[OutputName, ...] = ("rgb",)
-    """Maps side by side: rgb depth normal surface_normal semantics accumulation."""
+    """Maps to show side by side: rgb depth normal surface_normal semantics accumulation."""
     camera: CameraName = "follow"
-    """fixed: the capture's; follow: beside the person; orbit: going around them."""
+    """fixed: the capture's camera. follow: it moves with the person. orbit: it circles the person."""
     seconds_per_turn: float = 8.0
-    """Of the orbiting camera."""
+    """Seconds in which the orbiting camera goes around once."""
     zoom: float | None = None
-    """Of the capture's focal length; none: the whole motion is in the image."""
+    """Focal length, in multiples of the capture's. Default: chosen so that the whole motion is in the image."""
     size: int | None = None
-    """Longer side of one output, pixels; none: as in training."""
+    """Longer side of one map, in pixels. Default: the size of the training images."""
     fps: float = 30.0
-    """Of the animation: the motion is resampled."""
+    """Frames per second of the animation; the motion is resampled."""
     start: float = 0.0
-    """Seconds of the motion to leave out at its beginning."""
+    """Second of the motion to start at."""
     stop: float | None = None
-    """Second of the motion to end at."""
+    """Second of the motion to end at. Default: its end."""
     place: bool = True
-    """Let the person start where they stood in the capture, facing as they did; off: stay where the file has them."""
+    """Start where the person stood in the capture, facing the same way. Off: keep the places of the motion file."""
     clamp_pose_input: bool = False
-    """Show the pose-dependent fields nothing beyond what training saw: calmer clothes in far-off poses."""
+    """Limit what the pose-dependent fields see to the range of training: calmer clothes in unusual poses."""
     reading: Reading = field(default_factory=Reading)
-    """Axes, unit and rate of the file, where it does not tell."""
+    """Axes, unit and rate of the motion file."""
 
 
 def run(animate: Animate) -> None:

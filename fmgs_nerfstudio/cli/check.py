@@ -42,19 +42,19 @@ class Check:
     path: Annotated[Path | None, tyro.conf.Positional] = None
     """Folder of the capture."""
     layout: LayoutName = "auto"
-    """Layout of the folder; auto goes by its signature files."""
+    """Layout of the folder. auto: recognised by its files."""
     protocol: Name = "auto"
-    """Split; auto as in training."""
+    """Training and test split. auto: the one that training would choose."""
     body_model: Path | None = None
-    """SMPL model file, or a folder with one; none: the capture's own folder, then $SMPL_MODEL_DIR."""
+    """SMPL model file, or a folder with one. Default: searched in the capture's folder, then in $SMPL_MODEL_DIR."""
     gender: Gender = "auto"
-    """Which SMPL model; auto: as PeopleSnapshot's folders say, else neutral."""
+    """Gender of the SMPL model. auto: from the folder's name for PeopleSnapshot, else neutral."""
     frames: int = 64
-    """About how many frames to look at, spread over training and held-out images; two of every camera at least."""
+    """Approximate number of frames to check, over training and held-out images; at least two of every camera."""
     out: Path | None = None
-    """Folder of the sheet and the page; none: check/ in the capture."""
+    """Folder for the sheet and the page. Default: check/ in the capture."""
     gradients: Path | None = None
-    """A trained run (config.yml, its folder, or a folder above): print its gradient norms, loss by parameters."""
+    """A trained run (config.yml, its folder, or a folder above): print its gradient norms by loss and parameter."""
 
 
 def run(check: Check) -> bool:

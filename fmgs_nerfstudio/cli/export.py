@@ -43,25 +43,25 @@ class Export:
     run: Annotated[Path, tyro.conf.Positional]
     """The run: its config.yml, its folder, or a folder above (the newest run in it)."""
     out: Path | None = None
-    """Folder for the files; none: export/ in the run's folder."""
+    """Folder for the files. Default: export/ in the run's folder."""
     formats: tuple[FormatName, ...] = ("splats", "glb", "obj")
-    """What to write."""
+    """Files to write: splats (.ply), a skinned mesh (.glb), a mesh with vertex colours (.obj or .ply)."""
     motions: tuple[Path, ...] = ()
-    """Motion files, or captures' folders: the animations of the glb; none: the run's own capture."""
+    """Motion files, or captures' folders, for the animations of the glb. Default: the run's own capture."""
     frame: int | None = None
-    """Pose of splats and mesh: a number in the first motion; none: canonical space (y up)."""
+    """Frame of the first motion whose pose splats and mesh take. Default: the canonical pose (y up)."""
     fps: float = 30.0
-    """Of the animations: motions are resampled."""
+    """Frames per second of the animations; motions are resampled."""
     sh_degree: Literal[0, 3] = 3
-    """Spherical harmonics of the splats; 0: no dependence on the view, a quarter of the size."""
+    """Degree of the splats' spherical harmonics. 0: no dependence on the view, a quarter of the size."""
     splat_steps: int = 600
-    """Steps that fit the splats to our pictures, since other programs draw all backs; 0: surfels as they are."""
+    """Steps that fit the splats to our renders, because viewers draw every back face. 0 exports surfels as they are."""
     clamp_pose_input: bool = False
-    """Show the pose-dependent fields nothing beyond what training saw."""
+    """Limit what the pose-dependent fields see to the range of training."""
     geometry: bool = True
-    """Measure the mesh against the true surface, where the capture has one (fmgs-demo's do)."""
+    """Measure the mesh against the true surface, where the capture has one (those of fmgs-demo do)."""
     reading: Reading = field(default_factory=Reading)
-    """Axes, unit and rate of motion files, where they do not tell."""
+    """Axes, unit and rate of the motion files."""
 
 
 def run(export: Export) -> None:

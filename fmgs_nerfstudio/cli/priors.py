@@ -47,46 +47,46 @@ class MakePriors:
     path: Annotated[Path, tyro.conf.Positional]
     """Folder of the capture."""
     estimator: EstimatorName = "sapiens"
-    """sapiens: v1's TorchScript networks; sapiens2 and transformers need the extra "priors"."""
+    """Networks to run. sapiens: Sapiens v1 in TorchScript; sapiens2 and transformers need the extra "priors"."""
     size: str | None = None
-    """Of the released sizes, e.g. 0.3b or 1b (the default; smaller parsing networks are not good)."""
+    """Released size of the networks, e.g. 0.3b. Default: 1b, because smaller parsing networks are not good."""
     checkpoint: str | None = None
-    """Folder or file with the weights, or another repository of the Hugging Face hub; none: the released ones."""
+    """Folder or file with weights, or another repository of the Hugging Face hub. Default: the released weights."""
     kinds: tuple[Kind, ...] = ()
-    """Which maps; none: all that the estimator gives."""
+    """Maps to make. Default: all that the estimator gives."""
     device: str = "auto"
-    """auto: CUDA where there is a card."""
+    """Device of the networks. auto: CUDA where there is a card, else the CPU."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Precision of the networks."""
     batch_size: int = 4
-    """Images per call."""
+    """Images per call of the network."""
     crop: bool = False
-    """Show the network the person's box (by the capture's mask) in place of the whole image."""
+    """Give the network the person's box (from the capture's mask) instead of the whole image."""
     frames: Literal["train", "all"] = "train"
-    """Training frames, the only ones whose priors are used, or held-out ones too."""
+    """Frames to process: training frames, the only ones whose priors are used, or held-out ones too."""
     overwrite: bool = False
-    """Replace maps that are there, e.g. of another estimator."""
+    """Replace existing maps, e.g. those of another estimator."""
     download: bool = False
     """Agree to download missing weights under the licence that is shown."""
     label_map: Path | None = None
-    """For transformers: JSON of the model's class names to the 28 of Sapiens v1, "*" for all others."""
+    """For transformers: JSON from the model's class names to the 28 of Sapiens v1, with "*" for all others."""
     depth_kind: DepthKind | None = None
-    """For transformers: what a model's depth is, where its configuration does not say."""
+    """For transformers: kind of depth that the model gives. Default: as its configuration says."""
     body_model: Path | None = None
-    """SMPL model file, or a folder with one; none: the capture's own folder, then $SMPL_MODEL_DIR."""
+    """SMPL model file, or a folder with one. Default: searched in the capture's folder, then in $SMPL_MODEL_DIR."""
     check_only: bool = False
-    """Make nothing: check the maps that are there (priors/, or sapiens/ as its own demos wrote it)."""
+    """Only check the existing maps (priors/, or sapiens/ as the demos of Sapiens write it)."""
     accept_corrections: bool = False
-    """Write to priors.json what the check found: flipped or swapped axes of normals, inverted depth."""
+    """Record in priors.json what the check found: flipped or swapped axes of normals, inverted depth."""
     sheet_every: int | None = None
-    """Every n-th frame gets a row of the contact sheet; none: about 8 rows in all."""
+    """Draw every n-th frame on the contact sheet. Default: chosen so that it has about 8 rows."""
 
 
 def run(command: MakePriors) -> bool:
     """Make, check and show. Returns whether the conventions are as recorded.
 
     Raises:
-        CaptureError, PriorsError, CheckpointError, EstimatorError: a mistake of the user's or a damaged file.
+        CaptureError, PriorsError, CheckpointError, EstimatorError: a mistake of the user's or a corrupt file.
     """
     for name, value in (("--batch-size", command.batch_size), ("--sheet-every", command.sheet_every)):
         if value is not None and value < 1:
@@ -104,7 +104,7 @@ def run(command: MakePriors) -> bool:
         report = check(capture, frames, lambda done, total: bar.update(task, completed=done))
     _show(report)
     _save(capture, frames, report, command.sheet_every)
-    return _settle(capture, report, command.accept_corrections)
+    return _apply_corrections(capture, report, command.accept_corrections)
 
 
 def _make(command: MakePriors, capture: Capture, frames: Sequence[Frame]) -> None:
@@ -200,7 +200,7 @@ def _save(capture: Capture, frames: Sequence[Frame], report: PriorsReport, every
     print(f"See {root / 'sheet.png'}; numbers are in {root / 'check.json'}")
 
 
-def _settle(capture: Capture, report: PriorsReport, accept: bool) -> bool:
+def _apply_corrections(capture: Capture, report: PriorsReport, accept: bool) -> bool:
     assert capture.priors is not None
     corrected = report.corrected()
     if corrected == report.info:

@@ -27,11 +27,11 @@ class MakeReport:
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """The runs: their config.yml, their folders, or folders above (the newest run in each)."""
     out: Path | None = None
-    """Folder for the report; none: report/ in the first run's folder."""
+    """Folder for the report. Default: report/ in the first run's folder."""
     panels: int = 3
-    """Held-out images to draw of each kind: new views, new poses."""
+    """Held-out images to show of each kind (new views, new poses)."""
     worst: int = 3
-    """Images with the lowest PSNR to draw."""
+    """Images with the lowest PSNR to show."""
 
 
 def run(report: MakeReport) -> None:

@@ -19,7 +19,7 @@ class AppearanceFieldConfig:
     hidden_dim: int = 64
     """Width of the hidden layer."""
     hidden_layers: int = 1
-    """Hidden layers; the paper keeps one against overfitting."""
+    """Hidden layers; the paper has one, against overfitting."""
 
 
 class AppearanceField(TrainedPart):

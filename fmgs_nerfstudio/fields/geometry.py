@@ -19,11 +19,11 @@ class GeometryFieldConfig:
     hidden_dim: int = 64
     """Width of the trunk."""
     hidden_layers: int = 2
-    """Layers of the trunk."""
+    """Hidden layers of the trunk."""
     z_dim: int = 16
     """Size of the geometry code z_g that the appearance field reads."""
     displacement_unit: float = 0.01
-    """Metres that one unit of the displacement head stands for."""
+    """Displacement in metres for one unit of the network's output."""
 
 
 class GeometryResidual(NamedTuple):

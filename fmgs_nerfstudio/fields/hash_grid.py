@@ -31,9 +31,9 @@ class HashGridConfig:
     levels: int = 16
     """Number of resolutions."""
     features_per_level: int = 2
-    """Features of an entry; the encoding has levels * features_per_level channels."""
+    """Features per entry; the encoding has levels * features-per-level channels."""
     log2_hashmap_size: int = 16
-    """Base-2 logarithm of the largest number of entries in a level."""
+    """Base-2 logarithm of the largest number of entries per level."""
     base_resolution: int = 16
     """Vertices per axis of the coarsest level."""
     max_resolution: int = 512

@@ -27,7 +27,7 @@ class LightConfig:
     """World-space shading."""
 
     kind: Literal["none", "sh"] = "none"
-    """none: the paper; sh: nine spherical-harmonics coefficients of the posed normal, times the field's colour."""
+    """none: no light, as in the paper. sh: colours are shaded by spherical harmonics of the posed normal."""
 
 
 class Light(TrainedPart):

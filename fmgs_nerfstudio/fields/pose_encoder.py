@@ -17,7 +17,7 @@ class PoseEncoderConfig:
     """The hierarchical pose encoder."""
 
     dim_per_joint: int = 6
-    """Features each joint hands to its children; 24 times as many enter the last layer."""
+    """Features that each joint passes to its children; 24 times as many enter the last layer."""
     latent_dim: int = 16
     """Size of the pose latent Z_p."""
 

@@ -18,13 +18,13 @@ class SkinningFieldConfig:
     """The skinning field."""
 
     hidden_dim: int = 128
-    """Width of the MLP."""
+    """Width of the hidden layers."""
     hidden_layers: int = 4
-    """Layers of the MLP."""
+    """Hidden layers."""
     encoding: HashGridConfig = field(
         default_factory=lambda: HashGridConfig(levels=8, log2_hashmap_size=15, base_resolution=8, max_resolution=128)
     )
-    """Hash encoding H of the moving points; coarse, since weights vary slowly."""
+    """Hash encoding H of the moving points; coarse, because skinning weights vary slowly."""
 
 
 class SkinningField(TrainedPart):

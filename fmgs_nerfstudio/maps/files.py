@@ -81,7 +81,7 @@ def write_normal(path: Path, normal: Float[np.ndarray, "H W 3"], bits: Literal[8
 
 def read_normal(path: Path) -> Float[np.ndarray, "H W 3"]:
     """Unit vectors of an 8- or 16-bit RGB(A) PNG of (n + 1) / 2; 0 where no unit vector was stored or alpha is low."""
-    _open(path)  # OpenCV would return the readable half of a damaged file
+    _open(path)  # OpenCV would return the readable half of a corrupt file
     colour = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if colour is None or colour.ndim != 3 or colour.shape[2] not in (3, 4):
         raise PriorsError(f"{path}: expected normals as an RGB PNG of 8 or 16 bits.")
@@ -116,7 +116,7 @@ def read_npy(path: Path, dtype_kinds: str, ndim: int) -> np.ndarray:
 
 
 def _open(path: Path) -> Image.Image:
-    """A decoded PNG; damage anywhere in the file is an error."""
+    """A decoded PNG; corruption anywhere in the file is an error."""
     try:
         with Image.open(path) as image:
             image.load()

@@ -45,11 +45,11 @@ class Reading:
     """How to read what a motion file does not say, or says wrongly."""
 
     up: Up = "auto"
-    """Upward axis of the motion's world; auto: where the heads point, else the format's."""
+    """Upward axis of the motion's world. auto: from the direction of the heads, else the format's."""
     unit: Unit = "auto"
-    """Unit of translations; auto: the format's, else by their size."""
+    """Unit of translations. auto: the format's, else guessed from their size."""
     fps: float | None = None
-    """Poses per second; none: the file's or the format's (30 where neither says)."""
+    """Poses per second. Default: the file's or the format's rate, or 30 where neither says."""
 
 
 def read_motion(path: Path, reading: Reading | None = None) -> Motion:
@@ -71,7 +71,7 @@ def read_motion(path: Path, reading: Reading | None = None) -> Motion:
 
 
 def of_capture(capture: Capture, fps: float | None = None) -> Motion:
-    """The poses of a capture, every instant in order."""
+    """The poses of a capture, in order of time."""
     return Motion(capture.poses, capture.transl, fps or _DEFAULT_FPS, capture.up, capture.root.name)
 
 

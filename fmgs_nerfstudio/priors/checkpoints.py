@@ -14,7 +14,7 @@ EXTRA = "pip install 'fmgs-nerfstudio[priors]'"
 
 
 class CheckpointError(ValueError):
-    """Weights are missing, damaged or of another model; the message names the file and what to do."""
+    """Weights are missing, corrupt or of another model; the message names the file and what to do."""
 
 
 @dataclass(frozen=True)

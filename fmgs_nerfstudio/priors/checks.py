@@ -1,7 +1,7 @@
 """Are the maps what `priors.json` says? Measured on the maps as training reads them, against masks and the SMPL fit.
 
 A convention that is wrong shows in every frame: normals with an axis flipped or swapped, depth the wrong way round.
-Damage shows in single frames: an empty mask, a mask that is elsewhere than the body, parsing that flickers.
+Corruption shows in single frames: an empty mask, a mask that is elsewhere than the body, parsing that flickers.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def check(
     """Read the maps of `frames` and compare them with the capture's masks and body.
 
     Raises:
-        PriorsError: a map is damaged; ValueError: the capture has no prior maps.
+        PriorsError: a map is corrupt; ValueError: the capture has no prior maps.
     """
     if capture.priors is None:
         raise ValueError(f"{capture.root} has no prior maps (priors/ or sapiens/)")

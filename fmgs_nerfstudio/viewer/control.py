@@ -69,7 +69,7 @@ class AvatarViewer(ViewerControl):
         return light.turned(up, math.radians(degrees)) if light is not None and degrees else light
 
     def _with_frame(self, pictures: Pictures, view: Camera, pose: SmplPose) -> Pictures:
-        """The frame of the same instant laid over the pictures."""
+        """The frame of the same time laid over the pictures."""
         overlay = self.state.frame_overlay
         if overlay.amount == 0:
             return pictures

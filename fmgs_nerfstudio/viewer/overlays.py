@@ -1,4 +1,4 @@
-"""What stands on the stage beside the picture: skeleton, body mesh, and a gizmo that turns a joint."""
+"""What the viewer's scene shows beside the picture: skeleton, body mesh, and a gizmo that turns a joint."""
 
 from __future__ import annotations
 

@@ -23,9 +23,9 @@ class SmplPose(NamedTuple):
     transl: Float[np.ndarray, "3"]
     """Metres."""
     pose_id: int | None = None
-    """The instant of the capture that it comes from, if any: the one whose camera frame it can be compared with."""
+    """Row of the capture's pose table that it comes from, if any: its camera frame can be laid over the picture."""
     captured: bool = False
-    """It is the capture's pose of that instant, untouched."""
+    """It is that row of the capture, unchanged."""
 
     def rotation(self, joint: int) -> Float[np.ndarray, "3"]:
         """Of a joint relative to its parent: axis-angle, radians."""

@@ -13,7 +13,7 @@ def table(radius: int, refine: bool = True) -> PoseTable:
     return PoseTable(pose, transl, trained=[0, 1, 2, 3], refine=refine, radius=radius)
 
 
-def test_corrections_start_at_zero_and_stay_with_trained_instants() -> None:
+def test_corrections_start_at_zero_and_stay_with_trained_poses() -> None:
     poses = table(radius=1)
     for pose_id in range(6):
         pose, transl = poses(pose_id)
@@ -38,7 +38,7 @@ def test_neighbours_share_a_hat() -> None:
 
 
 def test_adam_leaves_alone_what_is_not_in_the_batch() -> None:
-    """With momentum built up, a step on instant 0 does not move instant 3."""
+    """With momentum built up, a step on pose 0 does not move pose 3."""
     poses = table(radius=0)
     optimizer = torch.optim.Adam(poses.parameters(), lr=0.1)
     for pose_id in (3, 0, 0):

@@ -56,13 +56,13 @@ FAULTS: list[tuple[str, str, Callable[[Path], object]]] = [
 ]
 
 
-@pytest.mark.parametrize(("reason", "name", "damage"), FAULTS)
+@pytest.mark.parametrize(("reason", "name", "corrupt"), FAULTS)
 def test_a_bad_frame_is_left_out_and_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], reason: str, name: str, damage: Callable[[Path], object]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], reason: str, name: str, corrupt: Callable[[Path], object]
 ) -> None:
     zju(tmp_path, Person(), cameras=1)
     root = tmp_path / "CoreView_377"
-    damage(root / name)
+    corrupt(root / name)
     capture = open_capture(root)
     assert [frame.stem for frame in capture.splits["train"]] == ["000000", "000002", "000003"]
     (left_out,) = capture.left_out
@@ -117,7 +117,7 @@ def test_the_prior_maps_mask_stands_in(tmp_path: Path) -> None:
     assert np.array_equal(capture.mask(capture.splits["train"][2]), mask(2))
 
 
-def test_damage_inside_a_file_does_not_stop_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_corruption_inside_a_file_does_not_stop_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Opening looks at the ends of images; what is broken between is told, once, and skipped when its turn comes."""
     instant_avatar(tmp_path, Person())
     path = tmp_path / "images" / "image_0001.png"

@@ -1,6 +1,6 @@
-"""Every file of every layout, damaged in every way: what is wrong is told by the file's name, or nothing has changed.
+"""Every file of every layout, corrupted in every way: what is wrong is told by the file's name, or nothing has changed.
 
-A capture is written once; then each kind of file in it is damaged, the capture is opened and all of it is read.
+A capture is written once; then each kind of file in it is corrupted, the capture is opened and all of it is read.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fmgs_dataparsers import assemble
 from fmgs_dataparsers.capture import Capture, CaptureError, Frame
 from fmgs_dataparsers.parser import open_capture
 from nerfstudio.utils.rich_utils import CONSOLE
-from support.corruption import damages
+from support.corruption import corruptions
 from support.known_person import ASSET, HEIGHT, WIDTH, Person, mask, write
 from support.layout_capture import (
     LAYOUTS,
@@ -113,7 +113,7 @@ BUILDERS: dict[Callable[[Path, Person], Any], str] = {
     humannerf_betas: "avg_betas",
     instant_avatar_protocol: "poses",
 }
-"""Writers, and which of their files to damage."""
+"""Writers, and which of their files to corrupt."""
 
 
 # What is read -------------------------------------------------------------------
@@ -148,7 +148,7 @@ def same(a: list[np.ndarray], b: list[np.ndarray]) -> bool:
 
 
 def problem(root: Path, path: Path, whole: Pixels) -> str | None:
-    """None where the damage is told by name or changes nothing."""
+    """None where the corruption is told by name or changes nothing."""
     try:
         capture, found = read_all(root)
     except (CaptureError, PriorsError) as error:
@@ -220,7 +220,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("build", BUILDERS, ids=lambda build: build.__name__)
-def test_damage_is_told_by_name(tmp_path: Path, build: Callable[[Path, Person], Any]) -> None:
+def test_corruption_is_told_by_name(tmp_path: Path, build: Callable[[Path, Person], Any]) -> None:
     build(tmp_path, PERSON)
     inside = list(tmp_path.iterdir())
     root = inside[0] if len(inside) == 1 else tmp_path
@@ -229,8 +229,8 @@ def test_damage_is_told_by_name(tmp_path: Path, build: Callable[[Path, Person], 
     found = []
     for path in one_of_each(root, BUILDERS[build]):
         content = path.read_bytes()
-        for label, harm in damages(path):
-            harm(path)
+        for label, corrupt in corruptions(path):
+            corrupt(path)
             if (what := problem(root, path, whole)) and not harmless(path, label):
                 found.append(f"{path.relative_to(root)}, {label}: {what}")
             path.write_bytes(content)
@@ -323,12 +323,12 @@ HARMLESS_HERE = {
 
 
 @pytest.mark.parametrize("build", [smpl_npz, smpl_pkl, amass, amass_parts, aist, thetas], ids=lambda b: b.__name__)
-def test_damaged_bodies_and_motions(tmp_path: Path, build: Callable[[Path], Path]) -> None:
+def test_corrupt_bodies_and_motions(tmp_path: Path, build: Callable[[Path], Path]) -> None:
     path = build(tmp_path)
     read, told = (_body, (ValueError, FileNotFoundError)) if "SMPL" in path.name else (_played, MotionError)
     whole, content, found = read(path), path.read_bytes(), []
-    for label, harm in damages(path):
-        harm(path)
+    for label, corrupt in corruptions(path):
+        corrupt(path)
         try:
             if not same(read(path), whole) and label not in HARMLESS_HERE:
                 found.append(f"{label}: silently read as something else")

@@ -46,7 +46,7 @@ def test_every_layout_says_the_same(tmp_path: Path, build: Callable[[Path, Perso
     frames = [frame for members in capture.splits.values() for frame in members]
     assert len({frame.pose_id for frame in frames}) == PERSON.n
     for frame in frames:
-        i = which(capture.image(frame))  # the picture says which instant it is
+        i = which(capture.image(frame))  # the picture says which frame it is
         camera = capture.cameras[frame.camera]
         local = np.c_[world_vertices(capture, frame.pose_id), np.ones(6890)] @ camera.world_to_camera[:3].T
         ours = (local / local[:, 2:]) @ camera.K[:2].T - 0.5

@@ -216,7 +216,7 @@ def test_a_lost_fit_in_some_frames(tmp_path: Path) -> None:
     assert "in 3 of 7 frames, in others it is: Camera_B1/000000, Camera_B1/000003, Camera_B2/000000" in problem
 
 
-def test_damaged_files_are_named_and_left_out(tmp_path: Path) -> None:
+def test_corrupt_files_are_named_and_left_out(tmp_path: Path) -> None:
     capture = open_capture(write_content(tmp_path / "CoreView_1", copy.deepcopy(good_content())))
     frames = capture.splits["train"]
     for path in (frames[1].image, frames[2].mask.file):

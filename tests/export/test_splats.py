@@ -122,8 +122,8 @@ def test_the_picture_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_fitted_splats_look_in_other_programs_as_here(tmp_path: Path) -> None:
-    """The default avatar draws few backs, other programs all: 35 dB in views that the fit did not choose, at as many
-    pixels as we draw; and black where nothing is."""
+    """The default avatar draws few back faces, other programs all: 35 dB in views that the fit did not choose, at as
+    many pixels as we draw; and black where nothing is."""
     model = small_avatar()
     frozen = FrozenAvatar(model)
     posed = frozen.pose(*model.poses(1))

@@ -1,4 +1,4 @@
-"""Prior maps survive the disk, and damage is named."""
+"""Prior maps survive the disk, and corruption is named."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Wrong conventions and damaged frames are found, and nothing else is."""
+"""Wrong conventions and corrupt frames are found, and nothing else is."""
 
 from __future__ import annotations
 

@@ -165,7 +165,7 @@ def test_mistakes_are_told_without_a_traceback(
     assert not (made / "priors").exists()
 
 
-def test_a_damaged_map_is_named(
+def test_a_corrupt_map_is_named(
     capture: Capture, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     frames = capture.splits["train"]

@@ -143,7 +143,7 @@ def test_another_task_is_named(tmp_path: Path) -> None:
         opened(networks(tmp_path)["sapiens2-seg-0.4b"], tmp_path)
 
 
-def test_damage_is_named(tmp_path: Path) -> None:
+def test_corruption_is_named(tmp_path: Path) -> None:
     save(tmp_path, "seg")
     folder = tmp_path / "sapiens2-seg-0.4b"
     weights = folder / "model.safetensors"

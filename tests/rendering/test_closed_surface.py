@@ -71,18 +71,18 @@ def test_facing_away_is_the_cosine_of_the_ball_s_normal_and_the_line_of_sight(of
 
 
 def test_the_far_side_does_not_show_through_gaps_of_the_near_one() -> None:
-    """A ball with holes: without backs its depth is the near side's; with all of them, the far side's mixes in."""
+    """A ball with holes: without back faces its depth is the near side's; with all of them, the far side's mixes in."""
     mesh = trimesh.creation.icosphere(subdivisions=5, radius=RADIUS)
     surfels = bind_to_faces(torch.tensor(mesh.vertices).float(), torch.tensor(mesh.faces), size=1.0)
     count, nothing, camera = len(surfels.means), torch.zeros(1), view()
     T = torch.eye(3, 4).expand(count, 3, 4)
     avatar = Avatar(surfels, T, torch.full((count,), 0.05), nothing, nothing, nothing, {})
     depths = {}
-    for backs in (0.0, 0.3, 1.0):
-        config = RenderingConfig(backface_cutoff=backs, supersampling=1)
+    for cutoff in (0.0, 0.3, 1.0):
+        config = RenderingConfig(backface_cutoff=cutoff, supersampling=1)
         rendered = render_modalities(avatar, torch.ones(count, 3), camera, ("colour", "depth"), config)
         maps = compose_outputs(rendered, camera, (0.0, 0.0, 0.0))
-        depths[backs] = float(maps["depth"][SIZE // 2, SIZE // 2])
+        depths[cutoff] = float(maps["depth"][SIZE // 2, SIZE // 2])
     assert depths[0.0] == pytest.approx(DISTANCE - RADIUS, abs=0.005)
     assert depths[0.3] == depths[0.0]  # in the middle of the ball no back is near its outline
     assert depths[1.0] > DISTANCE - RADIUS + 0.05

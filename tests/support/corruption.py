@@ -1,4 +1,4 @@
-"""Ways to damage a file: cut, noise; and of a structured one each key away, each array short, of words, with a NaN."""
+"""Ways to corrupt a file: cut, noise; and of a structured one each key away, each array short, of words, with a NaN."""
 
 from __future__ import annotations
 
@@ -107,9 +107,9 @@ def save(path: Path, tree: Any) -> None:
             assert cv2.imwrite(str(path), tree)
 
 
-# Damages ----------------------------------------------------------------------
+# Corruptions ----------------------------------------------------------------------
 
-Damage = tuple[str, Callable[[Path], Any]]
+Corruption = tuple[str, Callable[[Path], Any]]
 
 
 def _leaf(value: Any) -> Iterator[tuple[str, Any]]:
@@ -158,7 +158,7 @@ def spoilt(node: Any) -> Iterator[tuple[str, Any]]:
                 yield f"{key}: {label}", other
 
 
-def damages(path: Path) -> Iterator[Damage]:
+def corruptions(path: Path) -> Iterator[Corruption]:
     content, rng = path.read_bytes(), np.random.default_rng(0)
     yield "missing", Path.unlink
     yield "empty", lambda p: p.write_bytes(b"")

@@ -96,7 +96,7 @@ class CudaTensor(torch.Tensor):
 
 @contextmanager
 def fake_cuda() -> Iterator[None]:
-    """While it lasts, `device="cuda"` and `.to("cuda")` give tensors of the pretended device."""
+    """While it lasts, `device="cuda"` and `.to("cuda")` give tensors of the fake device."""
     swapped = torch.__future__.get_swap_module_params_on_conversion()
     torch.__future__.set_swap_module_params_on_conversion(True)
     try:
@@ -107,7 +107,7 @@ def fake_cuda() -> Iterator[None]:
 
 
 def rasterize_held(layers: Sequence[Layer], camera: Camera) -> list[Tensor]:
-    """In place of gsplat's kernels: the CPU executor on what pretended tensors hold; differentiable."""
+    """In place of gsplat's kernels: the CPU executor on what fake tensors hold; differentiable."""
     tensors = [camera.viewmat, camera.K, *(value for layer in layers for value in layer)]
     assert all(tensor.is_cuda for tensor in tensors), [tensor.device for tensor in tensors]
 

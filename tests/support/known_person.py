@@ -29,7 +29,7 @@ def smpl() -> smplx.SMPL:
 
 @dataclass(frozen=True)
 class Person:
-    """`n` instants in smplx's sense, in a world that is z-up."""
+    """`n` poses in smplx's sense, in a world that is z-up."""
 
     n: int = 4
 

@@ -1,6 +1,6 @@
 """`known_person` in every layout, by code that shares nothing with the readers.
 
-Each function writes a capture and returns what its images show: the view of a camera at an instant.
+Each function writes a capture and returns what its images show: the view of a camera in a frame.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from support.known_person import (
 )
 
 Seen = Callable[[str, int], View]
-"""Camera and instant -> what that image shows."""
+"""Camera and frame -> what that image shows."""
 
 
 def save_object(path: Path, value: Any) -> None:
@@ -72,7 +72,7 @@ def _annots(views: dict[str, View], names: list[list[str]]) -> dict[str, Any]:
             "T": [v.T[:, None] * 1000 for v in views.values()],
             "D": [DISTORTION[:, None]] * len(views),
         },
-        "ims": [{"ims": instant} for instant in names],
+        "ims": [{"ims": of_frame} for of_frame in names],
     }
 
 

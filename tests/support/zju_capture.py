@@ -17,7 +17,7 @@ SIZE = 64
 
 
 def write_capture(root: Path, n_frames: int = 3, distortion: float = 0.0) -> list[np.ndarray]:
-    """Two cameras, `n_frames` instants. Returns each instant's vertices in the world, metres."""
+    """Two cameras, `n_frames` time steps. Returns each step's vertices in the world, metres."""
     body = BodyModel.load(ASSET)
     rng = np.random.default_rng(0)
     betas = rng.normal(size=10)

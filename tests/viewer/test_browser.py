@@ -1,4 +1,4 @@
-"""The stage in a real browser: a joint is moved in the page, and the picture changes."""
+"""The viewer in a real browser: a joint is moved in the page, and the picture changes."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_a_joint_moved_in_the_page_moves_the_avatar(browser: Any, viewer: Viewer
     before = picture(page)
 
     put(page, "Turn z", -120)
-    until(lambda: state.source == "joints", "the stage hears of it")
+    until(lambda: state.source == "joints", "the viewer state hears of it")
     until(lambda: np.abs(picture(page) - before).max() > 40, "the picture changes")
     np.testing.assert_allclose(state.shown.rotation(SHOULDER)[2], np.radians(-120), atol=1e-6)
 

@@ -1,4 +1,4 @@
-"""Joints of the stage against smplx and scipy."""
+"""Joints of the viewer's pose against smplx and scipy."""
 
 from __future__ import annotations
 

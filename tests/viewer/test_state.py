@@ -1,4 +1,4 @@
-"""What the stage shows, driven without a viewer."""
+"""What the viewer state makes the viewer show, without a viewer."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def write_motion(path: Path, frames: int = 5) -> np.ndarray:
 
 
 @pytest.mark.parametrize("time", [0.0, 0.5, 1.0])
-def test_an_untouched_stage_shows_what_the_model_renders(model: FMGSModel, state: ViewerState, time: float) -> None:
+def test_an_untouched_state_shows_what_the_model_renders(model: FMGSModel, state: ViewerState, time: float) -> None:
     with torch.no_grad():
         expected = model.get_outputs(viewer_camera(model, time))
     shown = outputs(model, time)
@@ -78,7 +78,7 @@ def test_an_untouched_stage_shows_what_the_model_renders(model: FMGSModel, state
     assert all(torch.equal(shown[name], expected[name]) for name in expected)
 
 
-def test_data_set_cameras_never_see_the_stage(model: FMGSModel, state: ViewerState) -> None:
+def test_data_set_cameras_never_see_the_viewer_state(model: FMGSModel, state: ViewerState) -> None:
     before = outputs(model, pose_id=1)
     state.turn(ELBOW, np.array([0.0, -1.5, 0.0]))
     state.parts = Parts().only(3).with_tint(3, Tint((255, 0, 0), 1.0))
@@ -89,7 +89,7 @@ def test_data_set_cameras_never_see_the_stage(model: FMGSModel, state: ViewerSta
 
 def test_joints_start_from_the_pose_shown_last(model: FMGSModel, state: ViewerState) -> None:
     rotation = np.array([0.2, -1.5, 0.1])
-    outputs(model, time=1.0)  # the last of three instants
+    outputs(model, time=1.0)  # the last of three poses
     state.turn(ELBOW, rotation)
     state.turn(0, np.array([0.0, 0.5, 0.0]))
     with torch.no_grad():

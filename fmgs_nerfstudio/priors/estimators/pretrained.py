@@ -33,7 +33,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """`config.json` of a saved model.
 
     Raises:
-        CheckpointError: missing or damaged.
+        CheckpointError: missing or corrupt.
     """
     path = folder / "config.json"
     try:
@@ -49,7 +49,7 @@ def load_pretrained(model_class: Any, folder: Path, options: EstimatorOptions) -
     """The model in `folder`, whole, in evaluation mode, on the chosen device.
 
     Raises:
-        CheckpointError: its files are damaged, or lack weights that the model has (they would be random).
+        CheckpointError: its files are corrupt, or lack weights that the model has (they would be random).
     """
     from safetensors import SafetensorError
     from transformers.utils.logging import disable_progress_bar
@@ -62,7 +62,7 @@ def load_pretrained(model_class: Any, folder: Path, options: EstimatorOptions) -
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise wrong_checkpoint(
-            folder, f"cannot be opened: half downloaded or damaged; get it again ({reason})."
+            folder, f"cannot be opened: half downloaded or corrupt; get it again ({reason})."
         ) from error
     if missing := sorted(report["missing_keys"]):
         raise wrong_checkpoint(
