@@ -71,8 +71,8 @@ class FMGSDataManagerConfig(FullImageDatamanagerConfig):
     """Reader of the capture."""
     cache_megabytes: int = 2048
     """Memory for decoded frames, in megabytes per split."""
-    crop_margin: float = 0.25
-    """Training crops images to the mask's box plus this margin, a fraction of the box's longer side."""
+    crop_margin: float | None = 0.25
+    """Training crops images to the mask's box plus this fraction of its longer side. None: whole images."""
     train_cameras_sampling_seed: int = 42
     """Seed of the order of training frames."""
     # How nerfstudio caches, scales and samples images; the capture and `FrameCache` do that here.
@@ -146,11 +146,13 @@ class FMGSDataManager(FullImageDatamanager[AvatarDataset]):
         return int(cameras.height[0]) * int(cameras.width[0])
 
 
-def crop_to_person(camera: Cameras, batch: Batch, margin: float) -> tuple[Cameras, Batch]:
+def crop_to_person(camera: Cameras, batch: Batch, margin: float | None) -> tuple[Cameras, Batch]:
     """Cut all maps of `batch` [H, W, ...] and the camera to the box of the mask, grown by `margin` of its longer side.
 
-    Where nothing is masked, all is kept.
+    Where nothing is masked, or without a margin, all is kept.
     """
+    if margin is None:
+        return camera, batch.copy()
     rows, columns = (batch["mask"][..., 0].amax(dim).nonzero().flatten() for dim in (1, 0))
     if len(rows) == 0:
         return camera, batch.copy()

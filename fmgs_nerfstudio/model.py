@@ -83,8 +83,8 @@ class FMGSModelConfig(ModelConfig):
     """Weights of the losses (Eq. 21)."""
     coordinated: bool = True
     """Let each modality move only its own parameters (section 4.5). Off: every loss moves everything."""
-    refine_poses: bool = True
-    """Learn a correction of every training pose. The paper does so on ZJU-MoCap and not on PeopleSnapshot."""
+    refine_poses: bool | None = None
+    """Learn a correction of every training pose. Default: as the protocol does, off on PeopleSnapshot, else on."""
     pose_radius: int = 8
     """Training frames on each side that share the correction of a pose. 0 corrects every frame on its own."""
     seed: int = 0
@@ -133,8 +133,13 @@ class FMGSModel(Model):
             torch.from_numpy(capture.poses).float(),
             torch.from_numpy(capture.transl).float(),
             trained=(frame.pose_id for frame in capture.splits["train"]),
-            refine=config.refine_poses,
+            refine=refines_poses(capture.protocol) if config.refine_poses is None else config.refine_poses,
             radius=config.pose_radius,
+        )
+        CONSOLE.log(
+            f"Poses are refined after {config.schedule.pose_start:.0%} of the run"
+            if self.poses.corrections
+            else f"Poses stay as they are given (protocol {capture.protocol})"
         )
         self.pose_encoder = PoseEncoder(config.pose_encoder, body.parents, joints)
         self.geometry = GeometryField(config.geometry, feature_dim, latent_dim)
@@ -250,6 +255,7 @@ class FMGSModel(Model):
 
         def keep(step: int) -> None:
             self.step = step
+            self.surfels.requires_grad_(self._started(self.config.schedule.surfels_start))
 
         before = TrainingCallbackLocation.BEFORE_TRAIN_ITERATION
         return [
@@ -337,3 +343,8 @@ def default_n_vertices(person_pixels: int) -> int:
     A surfel below one pixel learns no shape: the screen-space low-pass hides it.
     """
     return min(max(person_pixels, 6_890), 30_000)
+
+
+def refines_poses(protocol: str) -> bool:
+    """Whether the paper refines poses in a protocol: not on PeopleSnapshot, whose poses AnimNeRF optimised (5.1)."""
+    return protocol != "instantavatar"

@@ -32,12 +32,12 @@ class LossWeights:
     """Weight of the mask loss L_m (Eq. 14, 3DGS-Avatar's value)."""
     lambda_d: float = 0.02
     """Weight of the ordinal depth loss L_d (Eq. 16)."""
-    lambda_sn: float = 0.02
-    """Weight of the self-consistency of normals L_sn (Eq. 18)."""
+    lambda_sn: float | None = 0.02
+    """Weight of the self-consistency of normals L_sn (Eq. 18). None: the same as lambda-n."""
     lambda_n: float = 0.05
     """Weight of the normal prior L_n (Eq. 18)."""
-    lambda_tv: float = 0.02
-    """Weight of the total variation of normals L_tv (Eq. 17)."""
+    lambda_tv: float | None = 0.02
+    """Weight of the total variation of normals L_tv (Eq. 17). None: the same as lambda-n."""
     lambda_s: float = 0.1
     """Weight of the semantic loss L_s (Eq. 19)."""
     lambda_reg: float = 1e-3
@@ -59,9 +59,9 @@ class LossWeights:
             "L_c": 1.0,
             "L_m": self.lambda_m,
             "L_d": self.lambda_d,
-            "L_sn": self.lambda_sn,
+            "L_sn": self.lambda_n if self.lambda_sn is None else self.lambda_sn,
             "L_n": self.lambda_n,
-            "L_tv": self.lambda_tv,
+            "L_tv": self.lambda_n if self.lambda_tv is None else self.lambda_tv,
             "L_s": self.lambda_s,
             "L_reg": self.lambda_reg,
             "L_skin": self.lambda_skin if progress < self.skin_until else self.lambda_skin_late,

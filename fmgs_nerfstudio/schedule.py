@@ -16,6 +16,8 @@ class Schedule:
 
     steps: int | None = None
     """Length of the run that the fractions refer to. Default: max-num-iterations when the run was first started."""
+    surfels_start: float = 0.0
+    """Fraction of the run after which surfels' own scales and opacities are learned (3DGS-Avatar: 1/15)."""
     residual_start: float = 0.02
     """Fraction of the run after which the geometry residual is applied (3DGS-Avatar: 0.2)."""
     pose_start: float = 0.4

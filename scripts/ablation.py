@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import cv2
 import numpy as np
@@ -68,9 +68,12 @@ ROWS: dict[str, tuple[str, ...]] = {
     "light": ("--pipeline.model.light.kind", "sh"),
 }
 NEED_CUDA = {"3D Gaussians"}
-METHODS = {"Z_p of another frame": "fmgs-avatar-other-latent"}
-"""Rows that are a method of their own (`ablation_methods.py`)."""
-VARIANTS = {"fmgs-avatar-other-latent": "ablation_methods:other_latent"}
+OTHER_LATENT = "Z_p of another frame"
+VARIANTS = {
+    "fmgs-avatar-other-latent": "ablation_methods:other_latent",
+    "fmgs-avatar-paper-other-latent": "ablation_methods:other_latent_paper",
+}
+"""Methods of `ablation_methods.py`."""
 COLUMNS = {
     "psnr": ("PSNR", 2),
     "ssim": ("SSIM", 4),
@@ -95,6 +98,8 @@ class Ablation:
 
     data: Annotated[Path, tyro.conf.Positional]
     """Folder of the capture. Columns of geometry and semantics need exact truth, as fmgs-demo writes it."""
+    method: Literal["fmgs-avatar", "fmgs-avatar-paper"] = "fmgs-avatar"
+    """Method that the rows change: the default, or the paper's own."""
     out: Path = Path("ablation_out")
     """Folder of runs and tables. An interrupted ablation continues there."""
     budget: float = 90.0
@@ -123,7 +128,7 @@ def main(ablation: Ablation) -> None:
                 console.print(f"Reusing {folder}")
                 continue
             console.rule(f"{row}, seed {seed}: {steps} steps")
-            _train_and_evaluate(ablation.data.resolve(), folder, row, seed, steps)
+            _train_and_evaluate(ablation.data.resolve(), folder, method_of(ablation.method, row), row, seed, steps)
     _write_tables(out, ablation.seeds, console)
     for name, rows in PANELS.items():
         _write_panel(out, out / f"{name}.png", [row for row in rows if row not in left_out], ablation.seeds[0])
@@ -133,24 +138,26 @@ def _steps(ablation: Ablation, out: Path, console: Console) -> int:
     """Asked for, or as this folder was begun with, or by the budget."""
     path = out / "ablation.json"
     kept = json.loads(path.read_text()) if path.exists() else {}
-    data = str(ablation.data.resolve())
-    if kept and (kept["data"] != data or ablation.steps not in (None, kept["steps"])):
-        sys.exit(f"error: {out} was begun with {kept['steps']} steps on {kept['data']}; choose another --out")
+    data, method = str(ablation.data.resolve()), ablation.method
+    if kept and ((kept["data"], kept["method"]) != (data, method) or ablation.steps not in (None, kept["steps"])):
+        begun = f"{kept['steps']} steps of {kept['method']} on {kept['data']}"
+        sys.exit(f"error: {out} was begun with {begun}; choose another --out")
     if not kept:
-        steps = ablation.steps or max(50, round(ablation.budget / _seconds_per_step(ablation.data.resolve(), out)))
-        kept = {"data": data, "steps": steps}
+        steps = ablation.steps or max(
+            50, round(ablation.budget / _seconds_per_step(ablation.data.resolve(), method, out))
+        )
+        kept = {"data": data, "method": method, "steps": steps}
         path.write_text(json.dumps(kept))
     console.print(f"{kept['steps']} steps a row")
     return kept["steps"]
 
 
-def _seconds_per_step(data: Path, out: Path, count: int = 40) -> float:
+def _seconds_per_step(data: Path, method: str, out: Path, count: int = 40) -> float:
     """Median time of a step of the full method, after its first ones."""
+    from nerfstudio.configs.method_configs import all_methods
     from nerfstudio.engine.callbacks import TrainingCallbackLocation
 
-    from fmgs_nerfstudio.method import fmgs_avatar
-
-    config = copy.deepcopy(fmgs_avatar.config)
+    config = copy.deepcopy(all_methods[method])
     config.pipeline.datamanager.data = data
     config.output_dir, config.timestamp, config.vis, config.max_num_iterations = out, "speed", "tensorboard", count
     config.logging.local_writer.enable = False
@@ -173,13 +180,17 @@ def _folder(out: Path, row: str, seed: int) -> Path:
     return out / f"seed_{seed}" / plain
 
 
-def _train_and_evaluate(data: Path, folder: Path, row: str, seed: int, steps: int) -> None:
+def method_of(method: str, row: str) -> str:
+    """The nerfstudio method of a row."""
+    return f"{method}-other-latent" if row == OTHER_LATENT else method
+
+
+def _train_and_evaluate(data: Path, folder: Path, method: str, row: str, seed: int, steps: int) -> None:
     where = ["--output-dir", folder, "--experiment-name", "x", "--timestamp", "run"]
     how = ["--max-num-iterations", steps, "--vis", "tensorboard", "--logging.local-writer.enable", "False"]
     seeds = ["--machine.seed", seed, "--pipeline.model.seed", seed]
     seeds += ["--pipeline.datamanager.train-cameras-sampling-seed", 42 + seed]
     start = time.time()
-    method = METHODS.get(row, "fmgs-avatar")
     _call("ns-train", method, "--data", data, *where, *how, *seeds, *ROWS[row])
     seconds = time.time() - start
     run = folder / "x" / method / "run"

@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from nerfstudio.plugins.types import MethodSpecification
 
 from fmgs_nerfstudio.avatar import Avatar
-from fmgs_nerfstudio.method import fmgs_avatar
+from fmgs_nerfstudio.method import fmgs_avatar, fmgs_avatar_paper
 from fmgs_nerfstudio.model import FMGSModel, FMGSModelConfig
 
 
@@ -41,10 +41,13 @@ class OtherLatentModel(FMGSModel):
             encode_other.remove()
 
 
-def _variant(name: str, description: str, model: FMGSModelConfig) -> MethodSpecification:
-    config: Any = copy.deepcopy(fmgs_avatar.config)
-    config.method_name, config.pipeline.model = name, model
-    return MethodSpecification(config=config, description=description)
+def _with_other_latent(method: MethodSpecification) -> MethodSpecification:
+    config: Any = copy.deepcopy(method.config)
+    model = config.pipeline.model
+    own = {field.name: getattr(model, field.name) for field in fields(model) if field.name != "_target"}
+    config.method_name, config.pipeline.model = f"{config.method_name}-other-latent", OtherLatentConfig(**own)
+    return MethodSpecification(config=config, description="Ablation: the pose latent of another frame")
 
 
-other_latent = _variant("fmgs-avatar-other-latent", "Ablation: the pose latent of another frame", OtherLatentConfig())
+other_latent = _with_other_latent(fmgs_avatar)
+other_latent_paper = _with_other_latent(fmgs_avatar_paper)

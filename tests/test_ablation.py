@@ -33,7 +33,7 @@ def parse(*flags: str) -> FMGSTrainerConfig:
 @pytest.mark.parametrize("row", ablation.ROWS)
 def test_every_row_is_a_configuration(row: str) -> None:
     changed = parse(*ablation.ROWS[row])
-    assert (changed == parse() and row not in ablation.METHODS) == (row == ablation.FULL)
+    assert (changed == parse() and row != ablation.OTHER_LATENT) == (row == ablation.FULL)
 
 
 def test_table_3_adds_one_prior_after_the_other() -> None:
@@ -66,11 +66,12 @@ def test_the_latent_of_another_pose(tmp_path: Path) -> None:
     assert torch.equal(shifted.Z_p, own[2].Z_p)
     assert not torch.equal(shifted.Z_p, own[1].Z_p)
     assert torch.equal(shifted.T, own[1].T)
-    known = "from nerfstudio.configs.method_configs import all_methods; print(all_methods['fmgs-avatar-other-latent'])"
+    methods = [ablation.method_of(method, ablation.OTHER_LATENT) for method in ("fmgs-avatar", "fmgs-avatar-paper")]
+    known = f"from nerfstudio.configs.method_configs import all_methods as m; print([m[name] for name in {methods}])"
     found = subprocess.run(
         [sys.executable, "-c", known], env=os.environ | ablation.variants(), capture_output=True, check=False
     )
-    assert b"OtherLatentConfig" in found.stdout, found.stderr
+    assert found.stdout.count(b"OtherLatentConfig") >= 2, found.stderr
 
 
 @pytest.mark.parametrize("cuda", [False, True])
@@ -79,7 +80,7 @@ def test_rows_that_need_cuda_are_left_out_without(
 ) -> None:
     trained = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
-    monkeypatch.setattr(ablation, "_train_and_evaluate", lambda data, folder, row, seed, steps: trained.append(row))
+    monkeypatch.setattr(ablation, "_train_and_evaluate", lambda data, folder, method, row, *_: trained.append(row))
     rows = ["3D Gaussians", "unguided"]
     ablation.main(ablation.Ablation(tmp_path, out=tmp_path / "out", steps=1, rows=rows))
     assert trained == (rows if cuda else ["unguided"])

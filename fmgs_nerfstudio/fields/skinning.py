@@ -21,6 +21,8 @@ class SkinningFieldConfig:
     """Width of the hidden layers."""
     hidden_layers: int = 4
     """Hidden layers."""
+    point_input: bool = True
+    """Give the MLP the point itself beside its hash encoding H(mu'). The paper gives it H(mu') alone (Eq. 9)."""
     encoding: HashGridConfig = field(
         default_factory=lambda: HashGridConfig(levels=8, log2_hashmap_size=15, base_resolution=8, max_resolution=128)
     )
@@ -37,14 +39,17 @@ class SkinningField(TrainedPart):
     def __init__(self, config: SkinningFieldConfig, aabb: Float[Tensor, "2 3"], n_joints: int) -> None:
         super().__init__()
         self.encoding = HashEncoding(config.encoding)
-        channels = config.encoding.channels + 3  # the point itself carries what is smooth
+        self.point_input = config.point_input  # the point itself carries what is smooth
+        channels = config.encoding.channels + 3 * config.point_input
         self.mlp = ConditionedMLP(channels, 0, config.hidden_dim, config.hidden_layers, n_joints)
         self.register_buffer("low", aabb[0].clone())
         self.register_buffer("extent", aabb[1] - aabb[0])
 
     def forward(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N 24"]:
         x = ((points - self.low) / self.extent).clamp(0, 1)
-        return self.mlp(torch.cat([self.encoding(x), 2 * x - 1], dim=-1)).softmax(dim=-1)
+        encoded = self.encoding(x)
+        features = torch.cat([encoded, 2 * x - 1], dim=-1) if self.point_input else encoded
+        return self.mlp(features).softmax(dim=-1)
 
 
 def blend(weights: Float[Tensor, "N 24"], bones: Float[Tensor, "24 4 4"]) -> Float[Tensor, "N 3 4"]:
