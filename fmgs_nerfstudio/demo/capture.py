@@ -33,7 +33,7 @@ from fmgs_nerfstudio.demo import noise
 from fmgs_nerfstudio.demo.person import Person
 from fmgs_nerfstudio.demo.render import LIGHTS, LightName, Picture, PosedPerson
 from fmgs_nerfstudio.demo.skinned_surface import BODY
-from fmgs_nerfstudio.demo.stage import CAMERAS, TRAIN_CAMERA, draw_motion, noisy_motion, place_cameras
+from fmgs_nerfstudio.demo.studio import CAMERAS, TRAIN_CAMERA, noisy_motion, place_cameras, sample_motion
 from fmgs_nerfstudio.maps.maps import (
     PriorsInfo,
     PriorsWriter,
@@ -45,6 +45,7 @@ from fmgs_nerfstudio.maps.maps import (
 
 VERSION = 1
 _DEPTH_UNIT = 1e-4  # metres per step of the 16-bit depth truth
+_OPENCV = np.array([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])  # its pixel centres are at whole numbers, ours at a half
 
 PresetName = Literal["ci", "small", "full"]
 PriorsName = Literal["fmgs", "sapiens-npy", "none"]
@@ -111,7 +112,7 @@ class Studio:
         preset, seed = self.preset, options.seed
         self.person = Person(seed, preset.detail)
         body = BodyModel.load(BODY)
-        self.exact = draw_motion(body, np.array(self.person.look.betas), preset.train_frames, preset.pose_frames, seed)
+        self.exact = sample_motion(body, np.array(self.person.look.betas), preset.train_frames, preset.pose_frames, seed)
         self.fit = noisy_motion(self.exact, options.pose_noise, preset.train_frames, seed)
         self.train = list(range(preset.train_frames))
         step = preset.train_frames / preset.view_frames
@@ -203,8 +204,8 @@ class Studio:
         cameras = [self.cameras[name] for name in names]
         annots = {
             "cams": {
-                "K": [c.K for c in cameras], "R": [c.R for c in cameras],
-                "T": [1000 * c.T[:, None] for c in cameras], "D": [np.zeros((5, 1)) for _ in cameras],
+                "K": [c.K - _OPENCV for c in cameras], "R": [c.world_to_camera[:3, :3] for c in cameras],
+                "T": [1000 * c.world_to_camera[:3, 3:] for c in cameras], "D": [np.zeros((5, 1)) for _ in cameras],
             },
             "ims": [{"ims": [f"{name}/{frame:06d}.jpg" for name in names]} for frame in range(len(self.exact))],
         }  # fmt: skip
