@@ -104,7 +104,7 @@ class DemoOptions:
         return {"program": "fmgs-demo", "version": VERSION, **dataclasses.asdict(self)}
 
 
-class Studio:
+class CaptureWriter:
     """Renders one frame after another into a capture folder."""
 
     def __init__(self, folder: Path, options: DemoOptions) -> None:
@@ -112,7 +112,9 @@ class Studio:
         preset, seed = self.preset, options.seed
         self.person = Person(seed, preset.detail)
         body = BodyModel.load(BODY)
-        self.exact = sample_motion(body, np.array(self.person.look.betas), preset.train_frames, preset.pose_frames, seed)
+        self.exact = sample_motion(
+            body, np.array(self.person.look.betas), preset.train_frames, preset.pose_frames, seed
+        )
         self.fit = noisy_motion(self.exact, options.pose_noise, preset.train_frames, seed)
         self.train = list(range(preset.train_frames))
         step = preset.train_frames / preset.view_frames
@@ -140,7 +142,7 @@ class Studio:
             "none": lambda: None,
         }[options.priors]()
 
-    def shoot(self, frame: int) -> int:
+    def write_frame(self, frame: int) -> int:
         """Render all views of a frame and write their files. Returns the number of images."""
         surface = self.person.posed(self.exact.bones[frame], self.exact.pose[frame])
         posed = PosedPerson(self.person, surface, LIGHTS[self.options.light], seed=self.options.seed * 100003 + frame)
@@ -257,23 +259,23 @@ def make_capture(
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent, ignore_cleanup_errors=True) as scratch:
         folder = Path(scratch) / "capture"
         folder.mkdir()
-        studio = Studio(folder, options)
-        total, done = sum(len(views) for views in studio.views_of.values()), 0
+        writer = CaptureWriter(folder, options)
+        total, done = sum(len(views) for views in writer.views_of.values()), 0
         progress(done, total)
         threads = cv2.getNumThreads()
         cv2.setNumThreads(1)  # the frames are the parallel part
         try:
             with ThreadPoolExecutor(os.cpu_count()) as pool:
-                shots = [pool.submit(studio.shoot, frame) for frame in range(len(studio.exact))]
+                frames = [pool.submit(writer.write_frame, frame) for frame in range(len(writer.exact))]
                 try:
-                    for shot in as_completed(shots):
-                        done += shot.result()
+                    for written in as_completed(frames):
+                        done += written.result()
                         progress(done, total)
                 finally:  # after an error or Ctrl-C, do not render the rest first
                     pool.shutdown(cancel_futures=True)
         finally:
             cv2.setNumThreads(threads)
-        studio.write_shared()
+        writer.write_shared()
         if out.exists():
             out.rename(Path(scratch) / "old")
         folder.rename(out)

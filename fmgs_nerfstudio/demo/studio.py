@@ -1,4 +1,4 @@
-"""Where the person stands, what they do, how well that is known, and who looks on."""
+"""The studio: how the person moves, how well the fit knows it, and the cameras around them."""
 
 from __future__ import annotations
 
