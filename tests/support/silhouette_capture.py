@@ -25,7 +25,7 @@ class Content:
     fits: list[dict[str, np.ndarray]]
     """EasyMocap's: poses, Rh, Th, shapes; each [1, .]."""
     masks: list[list[np.ndarray]] = field(default_factory=list)
-    """Bool [H, W], by instant and camera."""
+    """Bool [H, W], by frame and camera."""
 
 
 def content(n: int = 6, cameras: int = 2, dressed: int = 1) -> Content:
