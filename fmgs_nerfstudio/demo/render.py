@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from fmgs_dataparsers.capture import PinholeCamera
 from jaxtyping import Bool, Float, Int, UInt8
 
 from fmgs_nerfstudio.demo.person import Person
@@ -17,28 +18,6 @@ from fmgs_nerfstudio.demo.textures import Material
 
 LightName = Literal["studio", "key"]
 _SUB = 3  # samples per pixel and axis; odd, so that one of them is the pixel's centre
-
-
-@dataclass(frozen=True)
-class Camera:
-    """A pinhole camera with OpenCV's axes and pixel convention: the centre of the first pixel is (0, 0)."""
-
-    name: str
-    K: Float[np.ndarray, "3 3"]
-    R: Float[np.ndarray, "3 3"]
-    """World to camera: x right, y down, z forward."""
-    T: Float[np.ndarray, "3"]
-    """Metres."""
-    size: int
-    """Width and height in pixels."""
-
-    @property
-    def centre(self) -> Float[np.ndarray, "3"]:
-        return -self.R.T @ self.T
-
-    def project(self, points: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N 2"]:
-        image = (points @ self.R.T + self.T) @ self.K.T
-        return image[:, :2] / image[:, 2:]
 
 
 @dataclass(frozen=True)
@@ -130,11 +109,13 @@ class PosedPerson:
         hollow = np.einsum("vi,vi->v", mean @ self.vertices - self.vertices, self.normals)
         return share * (1 - 0.30 * np.tanh(hollow / 0.0006)).astype(np.float32)
 
-    def picture(self, camera: Camera, background: float = 0.78) -> Picture:
+    def picture(self, camera: PinholeCamera, background: float = 0.78) -> Picture:
         """Render one view over a plain grey background of that sRGB value."""
-        window = _Window.around(camera.project(self.vertices), camera)
+        rotation, translation = camera.world_to_camera[:3, :3], camera.world_to_camera[:3, 3]
+        centre = -rotation.T @ translation
+        window = _Window.around(self.vertices, camera)
         d = window.rays()
-        out = self.scene.hits(np.broadcast_to(camera.centre, d.shape), d)
+        out = self.scene.hits(np.broadcast_to(centre, d.shape), d)
         hit = np.flatnonzero(out["primID"] >= 0)
         face, u, v = out["primID"][hit], out["u"][hit], out["v"][hit]
         corner, weights = self.person.faces[face], np.stack([1 - u - v, u, v], 1)
@@ -144,13 +125,13 @@ class PosedPerson:
 
         material = self.person.appearance(face, corner, weights)
         exposure = np.einsum("nk,nk->n", weights, self.exposure[corner]) * np.where(back, 0.45, 1)
-        lamp = self._lamp(camera.centre - view * (out["tfar"][hit] * np.linalg.norm(d[hit], axis=1))[:, None], normal)
+        lamp = self._lamp(centre - view * (out["tfar"][hit] * np.linalg.norm(d[hit], axis=1))[:, None], normal)
         colour = self._shade(material, normal, view, exposure, lamp)
 
         covered = window.mean(hit, np.ones(len(hit), np.float32))
         linear = window.mean(hit, colour) + (1 - covered)[..., None] * background**2.2
         rgb = np.rint(255 * np.clip(linear, 0, 1) ** (1 / 2.2)).astype(np.uint8)
-        axes = (normal @ camera.R.T * [1, -1, -1]).astype(np.float32)
+        axes = (normal @ rotation.T * [1, -1, -1]).astype(np.float32)
         return Picture(
             rgb=window.placed(rgb, np.rint(255 * background)),
             mask=window.placed(covered),
@@ -202,22 +183,28 @@ def _facing(
 class _Window:
     """The part of an image that the person is in, and its samples: row by row, `_SUB` x `_SUB` per pixel."""
 
-    camera: Camera
+    camera: PinholeCamera
     low: Int[np.ndarray, "2"]
+    """First column and row."""
     high: Int[np.ndarray, "2"]
+    """Last column and row, and one more."""
 
     @staticmethod
-    def around(points: Float[np.ndarray, "N 2"], camera: Camera) -> _Window:
-        low, high = np.floor(points.min(0)).astype(int) - 2, np.ceil(points.max(0)).astype(int) + 3
-        return _Window(camera, np.clip(low, 0, camera.size), np.clip(high, 0, camera.size))
+    def around(points: Float[np.ndarray, "N 3"], camera: PinholeCamera) -> _Window:
+        """A margin of two pixels around points of the world."""
+        E, size = camera.world_to_camera, (camera.width, camera.height)
+        image = (points @ E[:3, :3].T + E[:3, 3]) @ camera.K.T
+        index = image[:, :2] / image[:, 2:] - 0.5  # whole at the pixels' centres
+        low, high = np.floor(index.min(0)).astype(int) - 2, np.ceil(index.max(0)).astype(int) + 3
+        return _Window(camera, np.clip(low, 0, size), np.clip(high, 0, size))
 
     def rays(self) -> Float[np.ndarray, "S 3"]:
         """World directions whose z in the camera is 1."""
-        K, offset = self.camera.K, (np.arange(_SUB) - (_SUB - 1) / 2) / _SUB
+        K, offset = self.camera.K, (np.arange(_SUB) + 0.5) / _SUB
         x, y = ((np.arange(a, b)[:, None] + offset).ravel() for a, b in zip(self.low, self.high, strict=True))
         x, y = np.meshgrid((x - K[0, 2]) / K[0, 0], (y - K[1, 2]) / K[1, 1])
         camera_rays = np.stack([x, y, np.ones_like(x)], -1, dtype=np.float32).reshape(-1, 3)
-        return camera_rays @ self.camera.R.astype(np.float32)
+        return camera_rays @ self.camera.world_to_camera[:3, :3].astype(np.float32)
 
     def _samples(self, hit: Int[np.ndarray, "N"], values: np.ndarray) -> np.ndarray:
         """[H, _SUB, W, _SUB, ...], 0 where there was no hit."""
@@ -238,6 +225,6 @@ class _Window:
 
     def placed(self, values: np.ndarray, fill: float = 0) -> np.ndarray:
         """The whole image."""
-        full = np.full((self.camera.size, self.camera.size, *values.shape[2:]), fill, values.dtype)
+        full = np.full((self.camera.height, self.camera.width, *values.shape[2:]), fill, values.dtype)
         full[self.low[1] : self.high[1], self.low[0] : self.high[0]] = values
         return full

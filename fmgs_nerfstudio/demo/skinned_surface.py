@@ -19,12 +19,12 @@ Level = Callable[[Float[np.ndarray, "N 3"]], Float[np.ndarray, "N"]]
 
 
 @dataclass(frozen=True)
-class Shell:
+class SkinnedSurface:
     """A surface in the T-pose of the template body (metres, y up, facing +z), with what it needs to follow a person."""
 
     vertices: Float[np.ndarray, "V 3"]
     faces: Int[np.ndarray, "F K"]
-    """Quads until the shell is cut, triangles after."""
+    """Quads until it is cut, triangles after."""
     weights: Float[np.ndarray, "V 24"]
     """Skinning weights."""
     shapedirs: Float[np.ndarray, "V 3 10"]
@@ -46,7 +46,7 @@ class Shell:
     def normals(self) -> Float[np.ndarray, "V 3"]:
         return vertex_normals(self.vertices, self.triangles)
 
-    def mapped(self, matrix: csr_matrix, faces: np.ndarray) -> Shell:
+    def mapped(self, matrix: csr_matrix, faces: np.ndarray) -> SkinnedSurface:
         """New vertices as linear combinations of the old ones."""
         shapedirs = (matrix @ self.shapedirs.reshape(len(self.vertices), -1)).reshape(-1, 3, self.shapedirs.shape[2])
         return replace(
@@ -59,30 +59,32 @@ class Shell:
             hem=matrix @ self.hem,
         )
 
-    def patch(self, keep: Bool[np.ndarray, "V"]) -> Shell:
+    def patch(self, keep: Bool[np.ndarray, "V"]) -> SkinnedSurface:
         """The faces that touch a vertex to keep."""
         used, faces = np.unique(self.faces[keep[self.faces].any(1)], return_inverse=True)
         return self.mapped(csr_matrix(identity(len(keep)))[used], faces.reshape(-1, self.faces.shape[1]))
 
-    def subdivided(self) -> Shell:
+    def subdivided(self) -> SkinnedSurface:
         """One step of Catmull-Clark."""
         return self.mapped(*catmull_clark(self.faces, len(self.vertices)))
 
-    def cut(self, level: Float[np.ndarray, "V"]) -> Shell:
+    def cut(self, level: Float[np.ndarray, "V"]) -> SkinnedSurface:
         """The part where `level` > 0, as triangles; `level` is the hem distance from now on."""
         matrix, faces = cut(self.triangles, level)
-        shell = self.mapped(matrix, faces)
+        surface = self.mapped(matrix, faces)
         hem = matrix @ level
-        return replace(shell, hem=np.minimum(hem / np.maximum(slope(shell.vertices, faces, hem), 0.3), shell.hem))
+        return replace(surface, hem=np.minimum(hem / np.maximum(slope(surface.vertices, faces, hem), 0.3), surface.hem))
 
-    def smoothed_weights(self, steps: int) -> Shell:
+    def smoothed_weights(self, steps: int) -> SkinnedSurface:
         """Cloth does not follow the skin's creases: diffuse the skinning weights."""
         weights, mean = self.weights, neighbour_mean(self.faces, len(self.vertices))
         for _ in range(steps):
             weights = mean @ weights
         return replace(self, weights=weights)
 
-    def draped(self, ease: Float[np.ndarray, "V"], steps: int, cap: Float[np.ndarray, "V"] | float = np.inf) -> Shell:
+    def draped(
+        self, ease: Float[np.ndarray, "V"], steps: int, cap: Float[np.ndarray, "V"] | float = np.inf
+    ) -> SkinnedSurface:
         """A membrane over the present surface: relaxed `steps` times, at least `ease`, at most `cap` metres above it.
 
         It bridges hollows, as cloth does.
@@ -118,10 +120,10 @@ class Anatomy:
         quads = {part: base[f"{part}_quads"].astype(np.int64) for part in ("body", "eyes", "tights", "skirt")}
         return Anatomy(base["vertices"].astype(float), base["shapedirs"] * 5e-5, weights, quads, joints)
 
-    def shell(self, part: str, material: str, label: int, levels: int) -> Shell:
+    def surface(self, part: str, material: str, label: int, levels: int) -> SkinnedSurface:
         """One part, subdivided `levels` times, as quads."""
         used, quads = np.unique(self.quads[part], return_inverse=True)
-        shell = Shell(
+        surface = SkinnedSurface(
             vertices=self.vertices[used],
             faces=quads.reshape(-1, 4),
             weights=self.weights[used],
@@ -132,5 +134,5 @@ class Anatomy:
             label=label,
         )
         for _ in range(levels):
-            shell = shell.subdivided()
-        return shell
+            surface = surface.subdivided()
+        return surface

@@ -118,8 +118,8 @@ def check(
 
 
 def _check_frame(capture: Capture, body: BodyView, frame: Frame) -> FrameReport:
-    body_depth, body_normal = body.draw(frame)
-    on_body = body_depth > 0
+    fitted = body.draw(frame)
+    on_body = fitted.silhouette
     mask = capture.prior("mask", frame)
     mask = (capture.mask(frame) if mask is None else mask) > 0.5
     both, warnings, found = mask & on_body, [], {}
@@ -133,10 +133,10 @@ def _check_frame(capture: Capture, body: BodyView, frame: Frame) -> FrameReport:
     if normal is not None and (known := mask & normal.any(-1)).any():
         found["toward"], found["across"], found["upward"] = sign_test(normal, known)
         if (known & on_body).any():
-            found["agreement"] = normal[known & on_body].T @ body_normal[known & on_body] / (known & on_body).sum()
+            found["agreement"] = normal[known & on_body].T @ fitted.normal[known & on_body] / (known & on_body).sum()
     depth = capture.prior("depth", frame)
     if depth is not None and both.any():
-        found["depth_rank"] = rank_correlation(depth[both], body_depth[both])
+        found["depth_rank"] = rank_correlation(depth[both], fitted.depth[both])
     labels = capture.prior("semantics", frame)
     if labels is not None:
         found["areas"] = np.bincount(labels.ravel(), minlength=NUM_CLASSES).astype(float)

@@ -40,11 +40,11 @@ def contact_sheet(capture: Capture, frames: Sequence[Frame], warnings: Mapping[F
 
 
 def _tiles(capture: Capture, body: BodyView, frame: Frame) -> tuple[list[Picture], list[int]]:
-    image, body_depth = capture.image(frame), body.draw(frame)[0]
+    image, on_body = capture.image(frame), body.draw(frame).silhouette
     mask, semantics = capture.prior("mask", frame), capture.prior("semantics", frame)
     depth, normal = capture.prior("depth", frame), capture.prior("normal", frame)
     person = (capture.mask(frame) if mask is None else mask) > 0.5
-    box = person_box((person | (body_depth > 0)).astype(np.float32))
+    box = person_box((person | on_body).astype(np.float32))
     nothing = np.zeros_like(image)
     tiles = [
         image,
@@ -54,7 +54,7 @@ def _tiles(capture: Capture, body: BodyView, frame: Frame) -> tuple[list[Picture
         nothing if normal is None else _bytes((normal + 1) / 2) * person[..., None],
     ]
     tiles = [_fit(tile[box]) for tile in tiles]
-    outline = _fit((body_depth[box] > 0).astype(np.uint8) * 255)
+    outline = _fit(on_body[box].astype(np.uint8) * 255)
     found, _ = cv2.findContours((outline > 127).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(tiles[0], found, -1, (0, 255, 0), 1)
     return tiles, [] if semantics is None else np.unique(semantics).tolist()

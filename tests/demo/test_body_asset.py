@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import make_demo_body
 import numpy as np
 import pytest
 import smplx
@@ -38,6 +39,17 @@ def test_schema(body: dict[str, np.ndarray]) -> None:
         np.testing.assert_allclose(body[name].sum(1), 1, atol=1e-5)
     assert body["kintree_table"][0, 0] == -1
     assert np.all(body["kintree_table"][0, 1:] < np.arange(1, 24))
+
+
+def test_the_script_that_makes_them_opens_without_anny(
+    body: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert BODY.parent == make_demo_body.ASSETS
+    assert (body["kintree_table"][0].astype(np.int32) == make_demo_body.PARENTS).all()
+    monkeypatch.setattr("sys.argv", ["make_demo_body.py", "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        make_demo_body.main()
+    assert "python scripts/make_demo_body.py" in capsys.readouterr().out
 
 
 def test_small_enough_to_ship() -> None:

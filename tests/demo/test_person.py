@@ -26,29 +26,29 @@ def test_clothes_stand_off_the_body(person: Person) -> None:
         shaped = file["v_template"] + file["shapedirs"] @ np.array(person.look.betas)
         body = trimesh.Trimesh(shaped, file["f"].astype(np.int64), process=False)
     start = 0
-    for shell in person.shells:
-        own = person.vertices[start : start + len(shell.vertices)]
-        start += len(shell.vertices)
-        if shell.material not in ("shirt", "trousers", "skirt"):
+    for surface in person.surfaces:
+        own = person.vertices[start : start + len(surface.vertices)]
+        start += len(surface.vertices)
+        if surface.material not in ("shirt", "trousers", "skirt"):
             continue
         near = KDTree(body.vertices).query(own)[1]
         height = np.einsum("vi,vi->v", own - body.vertices[near], body.vertex_normals[near])
-        assert np.quantile(height, 0.02) > -0.004, shell.material  # millimetres ...
-        assert 0.003 < np.median(height) < 0.08, shell.material
-        assert np.quantile(height, 0.95) > 0.012, shell.material  # ... to centimetres
+        assert np.quantile(height, 0.02) > -0.004, surface.material  # millimetres ...
+        assert 0.003 < np.median(height) < 0.08, surface.material
+        assert np.quantile(height, 0.95) > 0.012, surface.material  # ... to centimetres
 
 
 def test_faces_point_outward(person: Person) -> None:
-    starts = np.cumsum([0, *(len(s.vertices) for s in person.shells)])
-    for shell, start in zip(person.shells, starts, strict=False):
-        if shell.material in ("shirt", "trousers", "skirt", "hair"):
-            v = person.vertices[start : start + len(shell.vertices)]
-            f = shell.triangles
+    starts = np.cumsum([0, *(len(s.vertices) for s in person.surfaces)])
+    for surface, start in zip(person.surfaces, starts, strict=False):
+        if surface.material in ("shirt", "trousers", "skirt", "hair"):
+            v = person.vertices[start : start + len(surface.vertices)]
+            f = surface.triangles
             normal = np.cross(v[f[:, 1]] - v[f[:, 0]], v[f[:, 2]] - v[f[:, 0]])
             centre = v[f].mean(1)
             horizontal = centre - [0, 0, centre[:, 2].mean()]
             horizontal[:, 1] = 0
-            assert np.mean(np.einsum("fi,fi->f", normal, horizontal) > 0) > 0.6, shell.material
+            assert np.mean(np.einsum("fi,fi->f", normal, horizontal) > 0) > 0.6, surface.material
 
 
 def test_folds_come_with_the_pose(person: Person) -> None:
@@ -57,7 +57,7 @@ def test_folds_come_with_the_pose(person: Person) -> None:
     still, moved = (person.posed(REST, pose) - person.vertices for pose in (straight, bent))
     difference = np.linalg.norm(moved - still, axis=1)
     assert 0.002 < difference.max() < 0.02
-    cloth = np.repeat([s.folds > 0 for s in person.shells], [len(s.vertices) for s in person.shells])
+    cloth = np.repeat([s.folds > 0 for s in person.surfaces], [len(s.vertices) for s in person.surfaces])
     assert difference[~cloth].max() < 1e-6  # skin, hair and shoes do not fold
     assert (difference > 1e-3).mean() < 0.5  # and cloth only near those joints
     np.testing.assert_allclose(person.posed(REST, bent), person.posed(REST, bent))

@@ -44,7 +44,8 @@ def with_priors(capture: Capture, stored: np.ndarray | None = None, depth: float
 def test_the_drawn_body_is_where_it_projects(capture: Capture) -> None:
     """Against a plain projection of the vertices; the exact fit lies inside of the exact picture of the person."""
     frame = capture.splits["train"][2]
-    depth, normal = BodyView(capture).draw(frame)
+    view = BodyView(capture).draw(frame)
+    depth, normal = view.depth, view.normal
     body = BodyModel.load(capture.body_model)
     pose, transl = (torch.from_numpy(rows[frame.pose_id]).float() for rows in (capture.poses, capture.transl))
     vertices = body.vertices(torch.from_numpy(capture.betas).float(), pose, transl).numpy()

@@ -66,7 +66,7 @@ def with_mask(change: Callable[[np.ndarray], np.ndarray]) -> Undo:
 
 
 def with_pose(offset: int) -> Undo:
-    """The pose of another instant."""
+    """The pose of another row."""
 
     def undo(view: View, fits: Fits) -> View | None:
         other = view.pose_id + offset

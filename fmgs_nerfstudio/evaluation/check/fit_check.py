@@ -200,7 +200,7 @@ def _problems(frames: Sequence[FrameCheck], cameras: Sequence[str], cause: Cause
     if cameras:
         return [
             f"{where}the body is not on the person, in other cameras it is: the calibration is wrong, or these images "
-            "are of another camera or another instant; none of the usual mistakes explains it"
+            "are of another camera or another moment; none of the usual mistakes explains it"
         ]
     mean, off = _mean(frames), [frame.name for frame in frames if frame.iou < OFF]
     if _LOST < len(off) / len(frames) <= 1 - _LOST:

@@ -1,4 +1,4 @@
-"""Where the person stands, what they do, how well that is known, and who looks on."""
+"""The studio: how the person moves, how well the fit knows it, and the cameras around them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from fmgs_dataparsers.capture import PinholeCamera
 from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
 from fmgs_nerfstudio.body import BodyModel
 from fmgs_nerfstudio.demo.motion import novel_poses, training_clip
 from fmgs_nerfstudio.demo.noise import noisy_poses, smooth_track
-from fmgs_nerfstudio.demo.render import Camera
 
 TRAIN_CAMERA = "Camera_B1"
 # name, azimuth from the training camera and elevation in degrees
@@ -70,7 +70,7 @@ class Motion:
         return {name: values[None].astype(np.float32) for name, values in parts.items()}
 
 
-def draw_motion(
+def sample_motion(
     body: BodyModel, betas: Float[np.ndarray, "10"], train_frames: int, pose_frames: int, seed: int
 ) -> Motion:
     """Poses of a seed, standing on the ground z = 0 near the origin."""
@@ -96,7 +96,7 @@ def noisy_motion(exact: Motion, amount: float, train_frames: int, seed: int) -> 
     )
 
 
-def place_cameras(motion: Motion, size: int, frames_of: dict[str, list[int]]) -> dict[str, Camera]:
+def place_cameras(motion: Motion, size: int, frames_of: dict[str, list[int]]) -> dict[str, PinholeCamera]:
     """Cameras on a ring, each zoomed so that the person fills the image but for a margin of 10 % in all it sees."""
     cameras = {}
     for name, azimuth, elevation in CAMERAS:
@@ -111,7 +111,8 @@ def place_cameras(motion: Motion, size: int, frames_of: dict[str, list[int]]) ->
         reach = (np.abs(seen[:, :2]).max(0) + 0.03).max() / _DISTANCE  # 3 cm for hair, soles and cloth
         reach = max(reach, float((np.abs(seen[:, :2]) / seen[:, 2:]).max()))
         focal = 0.4 * size / reach
-        # OpenCV: the first pixel's centre is (0, 0), so the image's middle is at (size - 1) / 2
-        K = np.array([[focal, 0, (size - 1) / 2], [0, focal, (size - 1) / 2], [0, 0, 1]])
-        cameras[name] = Camera(name, K, rotation, translation, size)
+        K, world_to_camera = np.diag([focal, focal, 1.0]), np.eye(4)
+        K[:2, 2] = size / 2
+        world_to_camera[:3, :3], world_to_camera[:3, 3] = rotation, translation
+        cameras[name] = PinholeCamera(K, world_to_camera, size, size)
     return cameras
