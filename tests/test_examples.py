@@ -1,0 +1,85 @@
+"""The examples run as their docstrings say, and what they write is right."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+from unittest import mock
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from fmgs_dataparsers.parser import open_capture
+from support.known_person import smpl
+from support.trainer_runs import config_for, train
+from support.zju_capture import SIZE, write_capture
+
+from fmgs_nerfstudio.method import fmgs_avatar
+from fmgs_nerfstudio.modalities import MODALITIES
+from fmgs_nerfstudio.model import FMGSModel
+from fmgs_nerfstudio.pipeline import FMGSPipeline
+from fmgs_nerfstudio.schedule import Schedule
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def run_example(name: str, *arguments: object) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [name, *(str(argument) for argument in arguments)])
+        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+
+
+def test_a_pose_is_rendered_as_nerfstudio_renders_it(tmp_path: Path) -> None:
+    """A joint turned to where it is already gives the picture of the model itself; turned elsewhere, another one."""
+    write_capture(tmp_path / "CoreView_1")
+    config = config_for(tmp_path / "CoreView_1", tmp_path / "out", steps=2)
+    config.save_config()
+    pipeline = train(config).pipeline
+    model = pipeline.model
+    assert isinstance(model, FMGSModel)
+    pose, _ = model.poses(0)
+    own = np.rad2deg(pose[18 * 3 : 19 * 3].detach().numpy())
+    pictures = []
+    for rotation in (own, (0, -90, 0)):
+        run_example("01_render_a_pose.py", tmp_path / "out", "--rotation", *rotation, "--out", tmp_path / "pose.png")
+        pictures.append(cv2.imread(str(tmp_path / "pose.png"))[..., ::-1].astype(float))
+    assert isinstance(pipeline, FMGSPipeline)
+    camera = pipeline.datamanager.train_dataset.cameras[0:1]
+    expected = model.eval().get_outputs_for_camera(camera)["rgb"].clamp(0, 1).numpy() * 255
+    assert np.abs(pictures[0] - expected).mean() < 1  # of 255; FrozenAvatar interpolates the skinning weights
+    assert np.abs(pictures[1] - expected).mean() > 2
+
+
+def test_a_capture_of_one_s_own_is_ready(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """And its vertices, posed by smplx and projected by OpenCV, fill the masks to their edges."""
+    run_example("02_capture_of_your_own.py", tmp_path, "--frames", 6, "--size", 128)
+    assert "\nready" in capsys.readouterr().out
+    capture = open_capture(tmp_path)
+    assert [len(frames) for frames in capture.splits.values()] == [5, 0, 1]
+    camera = np.load(tmp_path / "cameras.npz")
+    for frame in capture.splits["train"]:
+        pose, transl = (torch.from_numpy(row[frame.pose_id])[None].float() for row in (capture.poses, capture.transl))
+        betas = torch.from_numpy(capture.betas)[None].float()
+        posed = smpl()(betas=betas, global_orient=pose[:, :3], body_pose=pose[:, 3:], transl=transl)
+        vertices = posed.vertices[0].detach().double().numpy()
+        pixels = cv2.projectPoints(vertices, np.zeros(3), np.zeros(3), camera["intrinsic"], np.zeros(5))[0][:, 0]
+        column, row = np.round(pixels).astype(int).T
+        mask = capture.mask(frame) > 0
+        assert mask[row, column].mean() > 0.998  # a few are on the edge of a pixel
+        rows, columns = np.nonzero(mask)
+        seen = [columns.min(), columns.max(), rows.min(), rows.max()]
+        np.testing.assert_allclose(seen, [column.min(), column.max(), row.min(), row.max()], atol=1)
+
+
+def test_a_modality_is_added_and_learned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The capture is gray, so its chromaticity is white: from the sigmoid's middle the map goes there."""
+    write_capture(tmp_path / "CoreView_1")
+    monkeypatch.setattr(fmgs_avatar.config.pipeline.model, "schedule", Schedule(skinning_fit_steps=10))
+    with mock.patch.dict(MODALITIES):
+        run_example("03_add_a_modality.py", tmp_path / "CoreView_1", "--steps", 10, "--out", tmp_path / "out")
+    albedo = cv2.imread(str(tmp_path / "out" / "albedo.png"))
+    assert albedo.shape == (SIZE, SIZE, 3)
+    assert (albedo == 0).all(axis=-1).any()  # nothing is learned where nothing is
+    assert np.percentile(albedo, 95) > 0.6 * 255
