@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 from gsplat.cuda import _torch_impl
-from support.rendering_scenes import random_scene, relative_error, to_dtype
-from test_cuda_rasterizer import install_backend, pull_back
+from support.gsplat_backend import install_backend
+from support.rendering_scenes import pull_back, random_scene, relative_error, to_dtype
 from torch import Tensor
 
 from fmgs_nerfstudio.rendering import Camera, Layer, rasterize
