@@ -32,24 +32,28 @@ def run_example(name: str, *arguments: object) -> None:
 
 
 def test_a_pose_is_rendered_as_nerfstudio_renders_it(tmp_path: Path) -> None:
-    """A joint turned to where it is already gives the picture of the model itself; turned elsewhere, another one."""
+    """The picture is the model's own, where the turned joint is written into its table of poses."""
     write_capture(tmp_path / "CoreView_1")
     config = config_for(tmp_path / "CoreView_1", tmp_path / "out", steps=2)
     config.save_config()
     pipeline = train(config).pipeline
-    model = pipeline.model
-    assert isinstance(model, FMGSModel)
-    pose, _ = model.poses(0)
-    own = np.rad2deg(pose[18 * 3 : 19 * 3].detach().numpy())
-    pictures = []
-    for rotation in (own, (0, -90, 0)):
-        run_example("01_render_a_pose.py", tmp_path / "out", "--rotation", *rotation, "--out", tmp_path / "pose.png")
-        pictures.append(cv2.imread(str(tmp_path / "pose.png"))[..., ::-1].astype(float))
+    run_example("01_render_a_pose.py", tmp_path / "out", "--rotation", 0, -60, 30, "--out", tmp_path / "pose.png")
+    drawn = cv2.imread(str(tmp_path / "pose.png"))[..., ::-1].astype(float)
+
     assert isinstance(pipeline, FMGSPipeline)
-    camera = pipeline.datamanager.train_dataset.cameras[0:1]
-    expected = model.eval().get_outputs_for_camera(camera)["rgb"].clamp(0, 1).numpy() * 255
-    assert np.abs(pictures[0] - expected).mean() < 1  # of 255; FrozenAvatar interpolates the skinning weights
-    assert np.abs(pictures[1] - expected).mean() > 2
+    assert isinstance(pipeline.model, FMGSModel)
+    model, data = pipeline.model.eval(), pipeline.datamanager.train_dataset
+    pose_id = data.frames[0].pose_id
+
+    def expected() -> np.ndarray:
+        return model.get_outputs_for_camera(data.cameras[0:1])["rgb"].clamp(0, 1).numpy() * 255
+
+    before = expected()
+    elbow = slice(18 * 3, 19 * 3)
+    refined = model.poses(pose_id)[0][elbow].detach()
+    model.poses.pose[pose_id, elbow] += torch.tensor([0, -60, 30]).deg2rad() - refined
+    assert np.abs(drawn - expected()).mean() < 1  # of 255; FrozenAvatar interpolates the skinning weights
+    assert np.abs(drawn - before).mean() > 2
 
 
 def test_a_capture_of_one_s_own_is_ready(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -78,8 +82,8 @@ def test_a_modality_is_added_and_learned(tmp_path: Path, monkeypatch: pytest.Mon
     write_capture(tmp_path / "CoreView_1")
     monkeypatch.setattr(fmgs_avatar.config.pipeline.model, "schedule", Schedule(skinning_fit_steps=10))
     with mock.patch.dict(MODALITIES):
-        run_example("03_add_a_modality.py", tmp_path / "CoreView_1", "--steps", 10, "--out", tmp_path / "out")
+        run_example("03_add_a_modality.py", tmp_path / "CoreView_1", "--steps", 20, "--out", tmp_path / "out")
     albedo = cv2.imread(str(tmp_path / "out" / "albedo.png"))
     assert albedo.shape == (SIZE, SIZE, 3)
     assert (albedo == 0).all(axis=-1).any()  # nothing is learned where nothing is
-    assert np.percentile(albedo, 95) > 0.6 * 255
+    assert np.percentile(albedo, 95) > 0.6 * 255, np.percentile(albedo, [50, 90, 95, 100])
