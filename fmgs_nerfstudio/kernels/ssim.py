@@ -28,6 +28,10 @@ def _window() -> Float[Tensor, "11"]:
     return weights / weights.sum()
 
 
+_FROM_MIDDLE: list[float] = _window()[_RADIUS:].tolist()
+"""The window's weights from its middle outwards."""
+
+
 def ssim(image: Float[Tensor, "H W C"], target: Float[Tensor, "H W C"]) -> Float[Tensor, ""]:
     """Mean SSIM over all pixels and channels; values in [0, 1]. No gradient reaches `target`."""
     if image.dtype == target.dtype == torch.float32 and image.device.type == "cpu":
@@ -50,13 +54,12 @@ class _Blur(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, maps: Tensor) -> Tensor:
-        weights = _window()[_RADIUS:].tolist()  # from its middle outwards
         for dim in (1, 2):
-            source, maps = maps, maps * weights[0]
+            source, maps = maps, maps * _FROM_MIDDLE[0]
             for shift in range(1, min(_RADIUS + 1, source.shape[dim])):
                 length = source.shape[dim] - shift
-                maps.narrow(dim, shift, length).add_(source.narrow(dim, 0, length), alpha=weights[shift])
-                maps.narrow(dim, 0, length).add_(source.narrow(dim, shift, length), alpha=weights[shift])
+                maps.narrow(dim, shift, length).add_(source.narrow(dim, 0, length), alpha=_FROM_MIDDLE[shift])
+                maps.narrow(dim, 0, length).add_(source.narrow(dim, shift, length), alpha=_FROM_MIDDLE[shift])
         return maps
 
     @staticmethod
