@@ -102,7 +102,7 @@ class FMGSDataManager(FullImageDatamanager[AvatarDataset]):
 
     @cached_property
     def cached_train(self) -> FrameCache:
-        self.train_cameras = self.train_dataset.cameras.to(self.device)
+        self.train_cameras = self.train_dataset.cameras  # on the CPU, where the model reads their numbers
         return FrameCache(self.train_dataset.get_data, len(self.train_dataset), self.config.cache_megabytes)
 
     @cached_property
@@ -113,7 +113,11 @@ class FMGSDataManager(FullImageDatamanager[AvatarDataset]):
         """The frame of this step: every frame once per pass, each pass in an order of its own."""
         order = (self._train_index(s) for s in range(step, step + len(self.train_dataset)))
         index, batch = self.cached_train.first(order, [self._train_index(s) for s in (step + 1, step + 2)])
-        return crop_to_person(self.train_cameras[index : index + 1], batch, self.config.crop_margin)
+        camera, batch = crop_to_person(self.train_cameras[index : index + 1], batch, self.config.crop_margin)
+        return camera, {name: self._on_device(value) for name, value in batch.items()}
+
+    def _on_device(self, value: Any) -> Any:
+        return value.to(self.device, non_blocking=True) if isinstance(value, Tensor) else value
 
     def _train_index(self, step: int) -> int:
         count = len(self.train_dataset)

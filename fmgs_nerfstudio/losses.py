@@ -38,7 +38,7 @@ def sample_pairs(valid: Bool[Tensor, "H W"], count: int, generator: torch.Genera
     if len(pixels) == 0:
         return pixels.new_empty(0, 2)
     draws = torch.randint(len(pixels), (count, 2), generator=generator, device=generator.device)
-    return pixels[draws.to(pixels.device)]
+    return pixels[draws.to(pixels.device, non_blocking=True)]
 
 
 def depth_ranking_loss(

@@ -51,7 +51,15 @@ class FMGSTrainerConfig(TrainerConfig):
         return super().setup(**kwargs)
 
     def resolve_defaults(self) -> None:
-        """Fill what depends on the capture or on the length of the run: vertices, pose refinement, decays."""
+        """Fill what depends on the capture or on the length of the run: vertices, pose refinement, decays.
+
+        Raises ValueError for mixed precision.
+        """
+        if self.mixed_precision:
+            raise ValueError(
+                "--mixed-precision True: the rasteriser and the ray transforms need float32, and half precision would "
+                "move surfels by pixels; leave it out"
+            )
         datamanager, model = self.pipeline.datamanager, self.pipeline.model
         datamanager.data = (datamanager.data or datamanager.dataparser.data).resolve()
         datamanager.dataparser.data = datamanager.data

@@ -103,7 +103,7 @@ def render_modalities(
     return dict(zip(names, rasterize_finer(layers, camera, config.supersampling), strict=True))
 
 
-def compose_outputs(rendered: Maps, camera: Camera, background: tuple[float, float, float]) -> Maps:
+def compose_outputs(rendered: Maps, camera: Camera, background: Float[Tensor, "3"]) -> Maps:
     """Output maps of what was rendered.
 
     rgb [3] and accumulation [1]; depth [1]: expected z of the surfels' centres in metres (as gsplat 1.4 defines it;
@@ -115,7 +115,7 @@ def compose_outputs(rendered: Maps, camera: Camera, background: tuple[float, flo
     outputs: Maps = {}
     for name, composited in rendered.items():
         outputs |= MODALITIES[name].maps(composited, alpha.detach(), camera)
-    return outputs | {"rgb": outputs["rgb"] + (1 - alpha) * alpha.new_tensor(background)}
+    return outputs | {"rgb": outputs["rgb"] + (1 - alpha) * background}
 
 
 class Pictures(dict[str, Float[Tensor, "H W C"]]):

@@ -149,12 +149,17 @@ class FMGSModel(Model):
         )
         self.light = Light() if config.light.kind == "sh" else None
         self.skinning = SkinningField(config.skinning, aabb, N_JOINTS)
-        # Kept in the checkpoint, so that a resumed run goes on with the schedule it began with.
-        self.register_buffer("run_length", torch.tensor(config.schedule.steps or 0))
+        # Kept in the checkpoint, so that a resumed run goes on with the schedule it began with; and as a number, since
+        # reading a buffer waits for the card.
+        self.register_buffer("run_length", torch.tensor(0))
+        self.set_run_length(config.schedule.steps or 0)
+        self.register_load_state_dict_post_hook(lambda model, _: model.set_run_length(int(model.run_length)))
+        self.register_buffer("background", torch.tensor(self.kwargs["metadata"]["background"]), persistent=False)
         self.objective = Objective.of(all_terms(), config.weights, self._priors(capture))
         self.register_buffer("neighbours", neighbours_of(self.surfels.means), persistent=False)
 
     run_length: Tensor
+    background: Tensor
     neighbours: Tensor
     interactive_renderer: Callable[[Cameras], Pictures] | None = None
     """Who renders cameras that name no pose of the capture; none: the model, in the pose of the camera's time."""
@@ -163,9 +168,9 @@ class FMGSModel(Model):
 
     def get_outputs(self, camera: Cameras) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Render one camera (nerfstudio's `Cameras` of shape [1]); see `compose_outputs` for the maps."""
-        view = Camera.from_nerfstudio(camera)
+        view = Camera.from_nerfstudio(camera).to(self.device)
         avatar = self.pose_avatar(self.pose_id(camera))
-        centre = camera.camera_to_worlds[0, :, 3].to(self.device)
+        centre = camera.camera_to_worlds[0, :, 3].to(self.device, non_blocking=True)
         names = self.objective.modalities if self.training else MODALITIES
         outputs = self.render(avatar, self.shade(avatar, centre), view, names)
         return outputs | {"avatar": avatar} if self.training else visualize_outputs(outputs)
@@ -204,18 +209,18 @@ class FMGSModel(Model):
 
     def render(self, avatar: Avatar, rgb: Float[Tensor, "N 3"], camera: Camera, names: Iterable[str]) -> Maps:
         """Maps of the modalities asked for, the colour's among them (`compose_outputs`)."""
-        config, background = self.config, self.kwargs["metadata"]["background"]
+        config = self.config
         rendered = render_modalities(avatar, rgb, camera, names, config.rendering, config.coordinated)
-        return compose_outputs(rendered, camera, background)
+        return compose_outputs(rendered, camera, self.background)
 
     def get_loss_dict(
         self, outputs: dict[str, Any], batch: dict[str, Tensor], metrics_dict: dict[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
         """The weighted terms of Eq. 21, by the paper's names."""
-        points, weights = (value.to(self.device) for value in self.surface.sample(1024, self._generator("skin")))
+        points, weights = map(self._on_device, self.surface.sample(1024, self._generator("skin")))
         step = LossInputs(
             outputs,
-            {name: value.to(self.device) for name, value in batch.items() if isinstance(value, Tensor)},
+            {name: self._on_device(value) for name, value in batch.items() if isinstance(value, Tensor)},
             outputs["avatar"],
             self.surfels(),
             self.neighbours,
@@ -245,8 +250,8 @@ class FMGSModel(Model):
         trainer = training_callback_attributes.trainer
 
         def begin(step: int) -> None:
-            if self.run_length == 0 and trainer is not None:
-                self.run_length.fill_(trainer.config.max_num_iterations)
+            if self.run_steps == 0 and trainer is not None:
+                self.set_run_length(trainer.config.max_num_iterations)
             CONSOLE.log("Fitting the skinning field to the body's weights ...")
             error = fit_to_surface(
                 self.skinning, self.surface, self.config.schedule.skinning_fit_steps, self._generator("fit")
@@ -281,7 +286,7 @@ class FMGSModel(Model):
 
     def get_metrics_dict(self, outputs: dict[str, Any], batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Training metrics and the weights of the losses, for the log."""
-        mse = (outputs["rgb"].detach() - batch["image"].to(self.device)).square().mean()
+        mse = (outputs["rgb"].detach() - self._on_device(batch["image"])).square().mean()
         weights = {f"weight/{name}": self.objective.weight(name, self._progress()) for name in self.objective.terms}
         logged = {name: torch.tensor(weight) for name, weight in weights.items()}
         return {"psnr": -10 * mse.log10(), "opacity": self.surfels.opacities.detach().mean(), **logged}
@@ -326,8 +331,16 @@ class FMGSModel(Model):
             CONSOLE.log(f"The capture lacks prior maps; training goes on without {', '.join(missing)}")
         return kinds
 
+    def set_run_length(self, steps: int) -> None:
+        """Steps that the schedule's fractions refer to."""
+        self.run_steps = steps
+        self.run_length.fill_(steps)
+
+    def _on_device(self, value: Tensor) -> Tensor:
+        return value.to(self.device, non_blocking=True)
+
     def _progress(self) -> float:
-        return self.step / max(int(self.run_length), 1)
+        return self.step / max(self.run_steps, 1)
 
     def _started(self, fraction: float) -> bool:
         return self._progress() >= fraction

@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from fmgs_dataparsers.capture import Split
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
+from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
+from nerfstudio.utils.misc import step_check
 from torch import Tensor
 
 from fmgs_nerfstudio.data import FMGSDataManager, FMGSDataManagerConfig
@@ -34,6 +36,13 @@ class FMGSPipelineConfig(VanillaPipelineConfig):
 _OF_THE_LOOP = ("fps", "fps_std", "num_rays_per_sec", "num_rays_per_sec_std")
 
 
+def _pauses(config: TrainerConfig, step: int) -> bool:
+    """Whether the trainer does something else after this step."""
+    intervals = config.steps_per_save, config.steps_per_eval_batch, config.steps_per_eval_image
+    last = step + 1 == config.max_num_iterations
+    return last or any(step_check(step, every) for every in (*intervals, config.steps_per_eval_all_images))
+
+
 class FMGSPipeline(VanillaPipeline):
     """Evaluation goes over the held-out views, then over the held-out poses (prefix `novel_pose_`)."""
 
@@ -50,14 +59,21 @@ class FMGSPipeline(VanillaPipeline):
     def get_training_callbacks(
         self, training_callback_attributes: TrainingCallbackAttributes
     ) -> list[TrainingCallback]:
-        """The model's and the data manager's, between the start and the stop of a clock."""
+        """The model's and the data manager's, between the start and the stop of a clock.
+
+        What a card has not finished at the stop of a step falls into the next one; so it is waited for only where
+        evaluation or a checkpoint follows, whose time does not count.
+        """
         started = 0.0
+        trainer = training_callback_attributes.trainer
 
         def start(step: int) -> None:
             nonlocal started
             started = time.perf_counter()
 
         def stop(step: int) -> None:
+            if self.model.device.type == "cuda" and (trainer is None or _pauses(trainer.config, step)):
+                torch.cuda.synchronize(self.model.device)
             self.train_seconds += time.perf_counter() - started
 
         before, after = TrainingCallbackLocation.BEFORE_TRAIN_ITERATION, TrainingCallbackLocation.AFTER_TRAIN_ITERATION

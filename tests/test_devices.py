@@ -14,7 +14,7 @@ from fmgs_dataparsers.parser import FMGSDataParserConfig
 from gsplat.cuda import _wrapper
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.scene_box import SceneBox
-from support.fake_cuda import fake_cuda, rasterize_held
+from support.fake_cuda import counted, fake_cuda, rasterize_held
 from support.trainer_runs import config_for, train
 from support.zju_capture import SIZE, write_capture
 from torch import Tensor, nn
@@ -78,7 +78,7 @@ def models(capture: Path) -> tuple[FMGSModel, FMGSModel]:
     there.load_state_dict(here.state_dict())
     for model in (here, there):
         model.step, model.objective = 900, Objective.of(all_terms(), LossWeights(), ["depth", "normal", "semantics"])
-        model.run_length.fill_(1000)
+        model.set_run_length(1000)
         model.zero_grad()
     with fake_cuda():
         return here, there.to("cuda")
@@ -200,7 +200,7 @@ def report_at_rest(model: FMGSModel, folder: Path) -> Numbers:
 
 def training_step(model: FMGSModel, folder: Path) -> Numbers:
     model.train()
-    outputs = model.get_outputs(camera_of(model).to(model.device))
+    outputs = model.get_outputs(camera_of(model))
     avatar = outputs.pop("avatar")
     terms = model.get_loss_dict(outputs | {"avatar": avatar}, batch())
     torch.stack(list(terms.values())).sum().backward()
@@ -235,6 +235,19 @@ def test_a_card_gives_the_cpus_numbers(
     assert expected.keys() == got.keys()
     worst = {name: relative_error(got[name].detach().cpu(), value.detach()) for name, value in expected.items()}
     assert {name: error for name, error in worst.items() if not error < 1e-3} == {}
+
+
+def test_a_step_hardly_waits(models: tuple[FMGSModel, FMGSModel], tmp_path: Path) -> None:
+    """The host may run ahead of the card: all losses, without the rasteriser. What waits: the number of valid pixels,
+    and the parents that smplx indexes with."""
+    model = models[1]
+    training_step(model, tmp_path)
+    model.zero_grad()
+    with counted() as counts:
+        training_step(model, tmp_path)
+    model.zero_grad()
+    assert sum(counts.waits.values()) <= 2, counts.waits
+    assert sum(counts.operations.values()) <= 2010, counts.operations
 
 
 def relative_error(value: Tensor, expected: Tensor) -> float:
@@ -321,6 +334,35 @@ MIXED: dict[str, Callable[[Tensor], object]] = {
     "a generator": lambda x: torch.rand(3, generator=torch.Generator(), device="cuda"),
     "in place": lambda x: x.normal_(generator=torch.Generator()),
 }
+WAITS: dict[str, Callable[[Tensor], object]] = {
+    "a value": lambda x: float(x[0, 0]),
+    "a condition": lambda x: bool((x > 0).all()),
+    "a size": lambda x: x.nonzero(),
+    "by a mask": lambda x: x[x > 0],
+    "by a list": lambda x: x[[0, 1]],
+    "by an index of the host": lambda x: x[torch.tensor([0])],
+    "a copy": lambda x: torch.ones(3).to("cuda"),
+    "a copy back": lambda x: x.cpu(),
+    "a constant": lambda x: x.new_tensor([1.0, 2.0]),
+    "a list": lambda x: torch.tensor([1.0, 2.0], device="cuda"),
+}
+RUNS_AHEAD: dict[str, Callable[[Tensor], object]] = {
+    "arithmetic": lambda x: 2 * x + 1,
+    "a view": lambda x: x[1:, 0].view(-1),
+    "by an index of the card": lambda x: x.index_select(0, torch.arange(2, device="cuda")),
+    "a copy that does not block": lambda x: torch.ones(3).to("cuda", non_blocking=True),
+    "new memory": lambda x: x.new_zeros(3),
+    "a choice": lambda x: torch.where(x > 0, x, 0.0),
+}
+
+
+@pytest.mark.parametrize("thing", [*WAITS, *RUNS_AHEAD])
+def test_the_pretence_counts_waits(thing: str) -> None:
+    x = torch.ones(4, 3).to("cuda")
+    with counted() as counts:
+        (WAITS | RUNS_AHEAD)[thing](x)
+    assert sum(counts.waits.values()) == (thing in WAITS)
+    assert sum(counts.operations.values()) == 0 if thing == "a view" else sum(counts.operations.values()) > 0
 
 
 @pytest.mark.parametrize("mix", MIXED.values(), ids=MIXED)

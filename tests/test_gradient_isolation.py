@@ -51,7 +51,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> FMGSModel:
     torch.manual_seed(0)
     made = config.setup(scene_box=SceneBox(torch.eye(3)[:2]), num_train_data=3, metadata=outputs.metadata)
     made.objective = Objective.of(all_terms(), config.weights, ["depth", "normal", "semantics"])
-    made.run_length.fill_(1)
+    made.set_run_length(1)
     made.step = 1  # every phase of the schedule has begun
     for head in (made.geometry.displacement, made.geometry.scale, made.geometry.rotation):
         nn.init.normal_(head.weight, std=1e-2)  # heads start at zero, and would let nothing through to the trunk

@@ -109,3 +109,9 @@ def test_paths_in_the_saved_config_are_absolute(tmp_path: Path, monkeypatch: pyt
     assert saved.pipeline.model.n_vertices == 6890
     steps = {group["scheduler"].steps for group in saved.optimizers.values()}
     assert steps == {config.max_num_iterations}
+
+
+def test_mixed_precision_is_refused_by_name() -> None:
+    config = parse("--data", "capture", "--mixed-precision", "True")
+    with pytest.raises(ValueError, match="--mixed-precision True"):
+        config.setup()

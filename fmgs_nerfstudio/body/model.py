@@ -85,7 +85,7 @@ class BodyModel:
         """B_b of Eq. 10 from the T-pose: maps its points to the posed world (in smplx's sense: about the pelvis)."""
         batch = pose.shape[:-1]
         rotations = _smplx.batch_rodrigues(pose.reshape(-1, 3)).view(-1, N_JOINTS, 3, 3)
-        parents = torch.tensor(self.parents, device=pose.device)
+        parents = torch.tensor(self.parents)  # on the CPU: smplx reads them one by one
         _, bones = _smplx.batch_rigid_transform(rotations, joints.expand(len(rotations), -1, -1), parents, pose.dtype)
         moved = torch.nn.functional.pad(transl.reshape(-1, 1, 3, 1), (3, 0, 0, 1))
         return (bones + moved).view(*batch, N_JOINTS, 4, 4)

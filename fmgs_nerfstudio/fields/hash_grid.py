@@ -106,8 +106,8 @@ def locate(x: Float[Tensor, "N 3"], config: HashGridConfig) -> tuple[Int[Tensor,
             i, j, k = vertex.unbind(-1)
             row = i + int(resolution) * (j + int(resolution) * k) & _UINT32
         else:
-            i, j, k = (vertex * vertex.new_tensor(_PRIMES) & _UINT32).unbind(-1)
-            row = i ^ j ^ k
+            i, j, k = (coordinate * prime for coordinate, prime in zip(vertex.unbind(-1), _PRIMES, strict=True))
+            row = (i ^ j ^ k) & _UINT32
         index.append(int(first) + row % int(entries))
         fraction.append(p - cell)
     return torch.stack(index), torch.stack(fraction)

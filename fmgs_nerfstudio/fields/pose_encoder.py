@@ -34,9 +34,16 @@ class PoseEncoder(TrainedPart):
     def __init__(self, config: PoseEncoderConfig, parents: tuple[int, ...], joints: Float[Tensor, "24 3"]) -> None:
         super().__init__()
         d, own = config.dim_per_joint, 9 + 3 + 1
-        self.levels = _levels(parents)
-        self.parents = parents
-        bone = joints - joints[[max(parent, 0) for parent in parents]]
+        levels = _levels(parents)
+        self.sizes = [len(level) for level, _ in levels]
+        # Indices are buffers: a list would be copied to a card at every use. `above` is the parent, of the root itself.
+        for name, index in {
+            "above": [max(parent, 0) for parent in parents],
+            "by_level": [joint for level, _ in levels for joint in level],
+            "parent_rows": [row for _, rows in levels for row in rows],
+        }.items():
+            self.register_buffer(name, torch.tensor(index), persistent=False)
+        bone = joints - joints[self.above]
         self.register_buffer("bone_length", bone.norm(dim=-1, keepdim=True), persistent=False)
         self.register_buffer("size", (joints - joints[0]).norm(dim=-1).max(), persistent=False)
         self.root = nn.Linear(N_JOINTS * (9 + 3), d)
@@ -45,41 +52,40 @@ class PoseEncoder(TrainedPart):
         self.w2, self.b2 = _stacked_linear(N_JOINTS, own + d, d)
         self.out = nn.Linear(N_JOINTS * d, config.latent_dim)
 
+    above: Tensor
+    by_level: Tensor
+    parent_rows: Tensor
     bone_length: Tensor
     size: Tensor
 
     def forward(self, bones: Float[Tensor, "24 4 4"], joints: Float[Tensor, "24 3"]) -> Float[Tensor, "16"]:
         """`bones` map the T-pose to the posed body, `joints` are those of the shaped T-pose (metres)."""
-        local = _local_rotations(bones[:, :3, :3], self.parents)
+        rotations = bones[:, :3, :3]
+        local = rotations.index_select(0, self.above).transpose(1, 2) @ rotations  # relative to the parent's
         posed = (bones[:, :3, :3] @ joints[..., None])[..., 0] + bones[:, :3, 3]
         positions = (posed - posed[0]) @ bones[0, :3, :3] / self.size  # in the root's axes
         own = torch.cat([local.flatten(1), positions, self.bone_length], dim=-1)
-        features = self.root(torch.cat([local.flatten(), positions.flatten()]))[None]
-        for level, parents in self.levels:  # `features` holds the root's global ones, then the joints' level by level
-            x = torch.cat([own[level], features[parents]], dim=-1)[:, None]
-            h = torch.baddbmm(self.b1[level], x, self.w1[level]).relu()
-            features = torch.cat([features, torch.baddbmm(self.b2[level], h, self.w2[level])[:, 0]])
-        return self.out(features[1:].flatten())
+        features = [self.root(torch.cat([local.flatten(), positions.flatten()]))[None]]
+        of_joints = (own, self.w1, self.b1, self.w2, self.b2)
+        levels = [value.index_select(0, self.by_level).split(self.sizes) for value in of_joints]
+        for rows, own, w1, b1, w2, b2 in zip(self.parent_rows.split(self.sizes), *levels, strict=True):
+            x = torch.cat([own, features[-1].index_select(0, rows)], dim=-1)[:, None]
+            features.append(torch.baddbmm(b2, torch.baddbmm(b1, x, w1).relu(), w2)[:, 0])
+        return self.out(torch.cat(features[1:]).flatten())
 
 
 def _levels(parents: tuple[int, ...]) -> list[tuple[list[int], list[int]]]:
-    """Joints by their distance from the root, with their parents' rows among what is known then (row 0: the root's)."""
+    """Joints by their distance from the root, with their parents' rows in the level above (of the root: 0)."""
     depth: list[int] = []
     for parent in parents:
         depth.append(0 if parent < 0 else depth[parent] + 1)
     levels: list[tuple[list[int], list[int]]] = []
-    row = {-1: 0}
+    above = [-1]
     for at in range(max(depth) + 1):
         joints = [j for j, d in enumerate(depth) if d == at]
-        levels.append((joints, [row[parents[j]] for j in joints]))
-        row |= {j: len(row) + i for i, j in enumerate(joints)}
+        levels.append((joints, [above.index(parents[j]) for j in joints]))
+        above = joints
     return levels
-
-
-def _local_rotations(rotations: Float[Tensor, "24 3 3"], parents: tuple[int, ...]) -> Float[Tensor, "24 3 3"]:
-    """Each joint's rotation relative to its parent's; the identity for the root."""
-    parent = rotations[[max(p, 0) for p in parents]]
-    return parent.transpose(1, 2) @ rotations
 
 
 def _stacked_linear(count: int, in_dim: int, out_dim: int) -> tuple[nn.Parameter, nn.Parameter]:

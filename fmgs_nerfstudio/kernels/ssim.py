@@ -14,7 +14,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import functional
 
 from fmgs_nerfstudio.kernels.compiled import device_function, kernel
 
@@ -29,6 +28,10 @@ def _window() -> Float[Tensor, "11"]:
     return weights / weights.sum()
 
 
+_FROM_MIDDLE: list[float] = _window()[_RADIUS:].tolist()
+"""The window's weights from its middle outwards."""
+
+
 def ssim(image: Float[Tensor, "H W C"], target: Float[Tensor, "H W C"]) -> Float[Tensor, ""]:
     """Mean SSIM over all pixels and channels; values in [0, 1]. No gradient reaches `target`."""
     if image.dtype == target.dtype == torch.float32 and image.device.type == "cpu":
@@ -37,20 +40,31 @@ def ssim(image: Float[Tensor, "H W C"], target: Float[Tensor, "H W C"]) -> Float
 
 
 def ssim_reference(image: Float[Tensor, "H W C"], target: Float[Tensor, "H W C"]) -> Float[Tensor, ""]:
-    """`ssim` in plain torch, for any device and dtype."""
-    window = _window().to(image)
-    x, y = image.movedim(-1, 0)[:, None], target.movedim(-1, 0)[:, None]
-
-    def blur(map: Tensor) -> Tensor:
-        rows = functional.conv2d(map, window.view(1, 1, -1, 1), padding=(_RADIUS, 0))
-        return functional.conv2d(rows, window.view(1, 1, 1, -1), padding=(0, _RADIUS))
-
-    mean_x, mean_y = blur(x), blur(y)
-    var_x, var_y = blur(x * x) - mean_x**2, blur(y * y) - mean_y**2
-    covariance = blur(x * y) - mean_x * mean_y
-    luminance = (2 * mean_x * mean_y + _C1) / (mean_x**2 + mean_y**2 + _C1)
-    structure = (2 * covariance + _C2) / (var_x + var_y + _C2)
+    """`ssim` in plain torch, for any device and dtype. Without convolution: cuDNN's would be TF32 by default."""
+    x, y = image, target
+    mean_x, mean_y, squares, product = _Blur.apply(torch.stack([x, y, x * x + y * y, x * y])).unbind()
+    means, means_squared = mean_x * mean_y, mean_x * mean_x + mean_y * mean_y
+    luminance = (2 * means + _C1) / (means_squared + _C1)
+    structure = (2 * (product - means) + _C2) / (squares - means_squared + _C2)
     return (luminance * structure).mean()
+
+
+class _Blur(torch.autograd.Function):
+    """The window over maps [M, H, W, C], by sums of shifted maps; autograd would copy each shift."""
+
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor) -> Tensor:
+        for dim in (1, 2):
+            source, maps = maps, maps * _FROM_MIDDLE[0]
+            for shift in range(1, min(_RADIUS + 1, source.shape[dim])):
+                length = source.shape[dim] - shift
+                maps.narrow(dim, shift, length).add_(source.narrow(dim, 0, length), alpha=_FROM_MIDDLE[shift])
+                maps.narrow(dim, 0, length).add_(source.narrow(dim, shift, length), alpha=_FROM_MIDDLE[shift])
+        return maps
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
+        return _Blur.apply(*grad_outputs)
 
 
 class _SsimOnCpu(torch.autograd.Function):

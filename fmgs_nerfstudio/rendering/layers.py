@@ -51,10 +51,15 @@ class Camera:
 
     @classmethod
     def from_nerfstudio(cls, camera: Cameras) -> Camera:
-        """From nerfstudio's cameras, of which there is one."""
+        """From nerfstudio's cameras, of which there is one. It is read: on a card, that waits for the card."""
         fx, fy, cx, cy = (float(value[0]) for value in (camera.fx, camera.fy, camera.cx, camera.cy))
         width, height = int(camera.width[0]), int(camera.height[0])
         return cls.from_opengl(camera.camera_to_worlds[0], fx, fy, cx, cy, width, height)
+
+    def to(self, device: torch.device) -> Camera:
+        """On another device."""
+        viewmat, K = (value.to(device, non_blocking=True) for value in (self.viewmat, self.K))
+        return Camera(viewmat, K, self.width, self.height)
 
     @property
     def centre(self) -> Float[Tensor, "3"]:
@@ -63,5 +68,5 @@ class Camera:
 
     def finer(self, factor: int) -> Camera:
         """The same view with `factor` pixels for each, along both axes."""
-        K = self.K * self.K.new_tensor([factor, factor, 1])[:, None]
+        K = torch.cat([self.K[:2] * factor, self.K[2:]])
         return Camera(self.viewmat, K, self.width * factor, self.height * factor)

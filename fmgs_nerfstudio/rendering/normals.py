@@ -45,4 +45,5 @@ def surfel_normals(tangents: Float[Tensor, "N 3 S"], camera: Camera) -> Float[Te
     """
     normals = torch.linalg.cross(tangents[..., 0], tangents[..., 1]) @ camera.viewmat[:3, :3].T
     # Tangents are millimetres, their product can be far below F.normalize's usual epsilon.
-    return F.normalize(normals, dim=-1, eps=1e-18) * normals.new_tensor([1.0, -1.0, -1.0])
+    x, yz = F.normalize(normals, dim=-1, eps=1e-18).split([1, 2], dim=-1)
+    return torch.cat([x, -yz], dim=-1)

@@ -1,5 +1,8 @@
 """SSIM: the fused kernel against the plain form, the plain form against scipy, torchmetrics and finite differences."""
 
+import re
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 import torch
@@ -74,6 +77,72 @@ def test_kernel_takes_views_and_flat_images():
 def test_plain_gradient_by_finite_differences():
     image, target = images(7, 6, dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda image: ssim_reference(image, target), image.requires_grad_())
+
+
+def by_convolution(image: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """By cuDNN on a card, in TF32 unless its flag is off."""
+    offset = torch.arange(-5, 6, dtype=image.dtype)
+    window = torch.exp(-(offset**2) / (2 * 1.5**2))
+    window /= window.sum()
+    x, y = (values.movedim(-1, 0)[:, None] for values in (image, target))
+
+    def blur(map: torch.Tensor) -> torch.Tensor:
+        rows = torch.nn.functional.conv2d(map, window.view(1, 1, -1, 1), padding=(5, 0))
+        return torch.nn.functional.conv2d(rows, window.view(1, 1, 1, -1), padding=(0, 5))
+
+    mx, my = blur(x), blur(y)
+    vx, vy, cov = blur(x * x) - mx**2, blur(y * y) - my**2, blur(x * y) - mx * my
+    return ((2 * mx * my + 1e-4) * (2 * cov + 9e-4) / ((mx**2 + my**2 + 1e-4) * (vx + vy + 9e-4))).mean()
+
+
+@pytest.mark.parametrize("shape", [(40, 33, 3), (6, 50, 1), (5, 3, 2), (1, 1, 3)])
+def test_plain_form_equals_convolutions(shape):
+    image, target = images(*shape, dtype=torch.float64)
+    image.requires_grad_()
+    value, expected = ssim_reference(image, target), by_convolution(image, target)
+    torch.testing.assert_close(value, expected, rtol=1e-12, atol=0)
+    grads = [torch.autograd.grad(x, image)[0] for x in (value, expected)]
+    torch.testing.assert_close(*grads, rtol=1e-12, atol=1e-12 * grads[1].abs().max().item())
+
+
+@contextmanager
+def tf32(allowed: bool):
+    flags = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = [holder.allow_tf32 for holder in flags]
+    try:
+        for holder in flags:
+            holder.allow_tf32 = allowed
+        yield
+    finally:
+        for holder, value in zip(flags, before, strict=True):
+            holder.allow_tf32 = value
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_precision_flags_change_nothing(device):
+    image, target = (x.to(device) for x in images(64, 48))
+    image.requires_grad_()
+    exact = ssim_reference(image.double(), target.double())
+    (exact_grad,) = torch.autograd.grad(exact, image)
+    found = []
+    for allowed in (True, False):
+        with tf32(allowed):
+            value = ssim_reference(image, target)
+            found.append((value, *torch.autograd.grad(value, image)))
+        torch.testing.assert_close(value, exact.float(), rtol=1e-5, atol=0)
+        torch.testing.assert_close(found[-1][1], exact_grad, rtol=1e-3, atol=1e-4 * exact_grad.abs().max().item())
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_the_plain_form_uses_nothing_that_the_flags_change():
+    """Neither a convolution nor a product of matrices, forward and backward."""
+    image, target = images(20, 20)
+    image.requires_grad_()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        ssim_reference(image, target).backward()
+    names = {event.key for event in profile.key_averages()}
+    assert "aten::add_" in names
+    assert not [name for name in names if re.search("conv|mm|matmul|mv|dot", name)]
 
 
 def test_no_gradient_to_the_target_and_no_second():

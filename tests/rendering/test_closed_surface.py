@@ -81,7 +81,7 @@ def test_the_far_side_does_not_show_through_gaps_of_the_near_one() -> None:
     for cutoff in (0.0, 0.3, 1.0):
         config = RenderingConfig(backface_cutoff=cutoff, supersampling=1)
         rendered = render_modalities(avatar, torch.ones(count, 3), camera, ("colour", "depth"), config)
-        maps = compose_outputs(rendered, camera, (0.0, 0.0, 0.0))
+        maps = compose_outputs(rendered, camera, torch.zeros(3))
         depths[cutoff] = float(maps["depth"][SIZE // 2, SIZE // 2])
     assert depths[0.0] == pytest.approx(DISTANCE - RADIUS, abs=0.005)
     assert depths[0.3] == depths[0.0]  # in the middle of the ball no back is near its outline

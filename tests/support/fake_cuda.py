@@ -1,13 +1,16 @@
 """A CUDA device that is not there: its tensors say that they are on it and compute on the CPU.
 
 Where a real one would refuse to work with a tensor of the CPU, these raise. They do not see what CUDA's kernels
-themselves refuse, nor their numbers.
+themselves refuse, nor their numbers. `counted` says how many operations a card would get, and where the host waits.
 """
 
 from __future__ import annotations
 
+import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,6 +29,41 @@ _aten = torch.ops.aten
 _INDEXED = {_aten.index, _aten.index_put, _aten.index_put_, _aten._index_put_impl_, _aten._unsafe_index}
 _COPIES = {_aten.copy_, _aten._to_copy, _aten.copy}
 _WITH_SCALARS = {_aten.masked_fill, _aten.masked_fill_, _aten.fill, _aten.fill_}
+# The host needs the result, or its size.
+_WAITING = {_aten._local_scalar_dense, _aten.nonzero, _aten.masked_select, _aten._unique2, _aten.repeat_interleave}
+
+
+@dataclass
+class Counts:
+    """What was done on the pretended device."""
+
+    operations: Counter[str] = field(default_factory=Counter)
+    """That are no views, by name: at least one launch each on a real card."""
+    waits: Counter[str] = field(default_factory=Counter)
+    """Of the host for the card, by what and the innermost line of this project: values read back, results whose size
+    the host needs, and copies from the host that are not `non_blocking`."""
+
+    def wait(self, what: str) -> None:
+        frames = [f for f in traceback.extract_stack() if "/fmgs_" in f.filename]
+        self.waits[f"{what} at {frames[-1].filename.split('/fmgs_')[-1]}:{frames[-1].lineno}" if frames else what] += 1
+
+
+_counting: list[Counts] = []
+
+
+@contextmanager
+def counted() -> Iterator[Counts]:
+    """Count what is done meanwhile on the pretended device; a rasteriser in place of gsplat's counts as nothing."""
+    _counting.append(Counts())
+    try:
+        yield _counting[-1]
+    finally:
+        _counting.pop()
+
+
+def _waits(what: str) -> None:
+    for counts in _counting:
+        counts.wait(what)
 
 
 class CudaTensor(torch.Tensor):
@@ -76,12 +114,15 @@ class CudaTensor(torch.Tensor):
     def numpy(self, *, force: bool = False) -> np.ndarray:
         if not force:
             raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() first")
+        _waits("numpy")
         return self.held.detach().numpy().copy()
 
     def tolist(self) -> Any:
+        _waits("tolist")
         return self.held.tolist()
 
     def new_tensor(self, *args: Any, **kwargs: Any) -> Tensor:
+        _waits("new_tensor")
         return CudaTensor(self.held.new_tensor(*_held(args), **kwargs))
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:
@@ -155,11 +196,16 @@ class _Functions(TorchFunctionMode):
         if not _is_cuda(kwargs.get("device")):
             given = any(isinstance(leaf, CudaTensor) for leaf in tree_leaves((args, kwargs)))
             if given and func in (torch.tensor, torch.as_tensor):
+                _waits(func.__name__)
                 return CudaTensor(func(*_held(args), **kwargs))
             with self.kernels.creating(given):
                 return func(*args, **kwargs)
         _check_generator(kwargs)
         kwargs["device"] = "cpu"
+        if func in (torch.tensor, torch.as_tensor):
+            _waits(func.__name__)
+        for counts in _counting:
+            counts.operations[func.__name__] += 1
         return tree_map_only(Tensor, CudaTensor, _held(func(*_held(args), **kwargs)))
 
 
@@ -221,12 +267,17 @@ def _move(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         tensor = Tensor.to(tensor, dtype)
     if device is None or _is_cuda(device) == isinstance(tensor, CudaTensor):
         return tensor
+    if not (_is_cuda(device) and kwargs.get("non_blocking")):
+        _waits("copy")
+    for counts in _counting:
+        counts.operations["copy"] += 1
     return (_ToCuda if _is_cuda(device) else _ToCpu).apply(tensor)
 
 
 def _compute(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     _check_devices(func, args, kwargs)
     _check_generator(kwargs)
+    _count(func, args, kwargs)
     result = func(*_held(args), **_held(kwargs))
     if func.overloadpacket is _aten.copy_:
         return args[0]
@@ -237,6 +288,21 @@ def _compute(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         return given[id(tensor)] if id(tensor) in given else CudaTensor(tensor)
 
     return tree_map_only(Tensor, wrapped, result)
+
+
+def _count(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    if not _counting:
+        return
+    packet = func.overloadpacket
+    if not func.is_view and packet is not _aten.detach:
+        for counts in _counting:
+            counts.operations[str(packet)] += 1
+    indices = tree_leaves(args[1]) if packet in _INDEXED else []
+    masks = [x for x in indices if isinstance(x, Tensor) and x.dtype == torch.bool]
+    from_host = [x for x in indices if isinstance(x, Tensor) and not isinstance(x, CudaTensor)]
+    host = [x for x in args if isinstance(x, Tensor) and not isinstance(x, CudaTensor)]
+    if packet in _WAITING or masks or from_host or (packet in _COPIES and host and not kwargs.get("non_blocking")):
+        _waits(str(packet))
 
 
 def _check_devices(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
