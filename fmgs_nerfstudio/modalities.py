@@ -24,7 +24,7 @@ from fmgs_nerfstudio.rendering import (
     rasterize_finer,
     surfel_normals,
 )
-from fmgs_nerfstudio.routes import OPEN, ROUTES, PosedSurfels, Route
+from fmgs_nerfstudio.routes import OPEN, ROUTES, PosedSurfels, Route, Strategy
 
 BACKGROUND_LOGIT = 10.0
 """Logit of class 0 where no surfel is."""
@@ -78,21 +78,21 @@ def render_modalities(
     camera: Camera,
     names: Iterable[str],
     config: RenderingConfig,
-    coordinated: bool = True,
+    strategy: Strategy | None = None,
 ) -> Maps:
-    """Composite modalities in one pass (Eq. 1), each with the gradient that its route admits; not `coordinated`: with
-    every gradient.
+    """Composite modalities in one pass (Eq. 1), each with the gradient that its route admits in this
+    `strategy`.
 
     Returns sums over surfels, not divided by alpha, by name; "colour" is rgb and alpha, "depth" z and alpha.
     """
-    names = list(names)
+    names, strategy = list(names), strategy or Strategy()
     layers = []
     posed = avatar.posed.by(OPEN)
     with torch.no_grad():
         drawn = (facing_away(posed.means, posed.tangents, camera) <= config.backface_cutoff).float()
     for name in names:
         modality = MODALITIES[name]
-        posed = avatar.posed.by(modality.route if coordinated else OPEN)
+        posed = avatar.posed.by(strategy.admits(modality.route))
         if modality.values is not None:
             values = modality.values(posed, camera)
         elif modality.decoder is not None:

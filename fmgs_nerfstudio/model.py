@@ -49,7 +49,7 @@ from fmgs_nerfstudio.modalities import (
 from fmgs_nerfstudio.objective import LossInputs, LossWeights, Objective, neighbours_of
 from fmgs_nerfstudio.parameters import Parameters, trained_parts
 from fmgs_nerfstudio.rendering import Camera
-from fmgs_nerfstudio.routes import OPEN
+from fmgs_nerfstudio.routes import OPEN, Strategy
 from fmgs_nerfstudio.schedule import Schedule
 from fmgs_nerfstudio.surfels import MeshSurfels, SurfelsConfig, correct
 
@@ -83,6 +83,8 @@ class FMGSModelConfig(ModelConfig):
     """Weights of the losses (Eq. 21)."""
     coordinated: bool = True
     """Let each modality move only its own parameters (section 4.5). Off: every loss moves everything."""
+    priors_move_opacity: bool = True
+    """Let depth and normal losses move opacities too; section 4.5 blocks only positions and rotations."""
     refine_poses: bool | None = None
     """Learn a correction of every training pose. Default: as the protocol does, off on PeopleSnapshot, else on."""
     pose_radius: int = 8
@@ -164,6 +166,11 @@ class FMGSModel(Model):
     interactive_renderer: Callable[[Cameras], Pictures] | None = None
     """Who renders cameras that name no pose of the capture; none: the model, in the pose of the camera's time."""
 
+    @property
+    def strategy(self) -> Strategy:
+        """How losses are kept apart (4.5)."""
+        return Strategy(self.config.coordinated, self.config.priors_move_opacity)
+
     # --- one training step, top to bottom ---------------------------------------------------------------------------
 
     def get_outputs(self, camera: Cameras) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -210,7 +217,7 @@ class FMGSModel(Model):
     def render(self, avatar: Avatar, rgb: Float[Tensor, "N 3"], camera: Camera, names: Iterable[str]) -> Maps:
         """Maps of the modalities asked for, the colour's among them (`compose_outputs`)."""
         config = self.config
-        rendered = render_modalities(avatar, rgb, camera, names, config.rendering, config.coordinated)
+        rendered = render_modalities(avatar, rgb, camera, names, config.rendering, self.strategy)
         return compose_outputs(rendered, camera, self.background)
 
     def get_loss_dict(

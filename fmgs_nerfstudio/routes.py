@@ -5,12 +5,13 @@ Each row, for the losses on that modality:
   position     mu_o through delta_d, the skinning weights and the pose
   orientation  R_o through delta_r; through T (skinning weights, pose) only where position is open too, because T
                carries both
-  shape        scales and opacities
+  shape        scales
+  opacity      opacities; the paper's words block neither, `Strategy` can close this one to the priors
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -28,18 +29,34 @@ class Route:
     position: bool
     orientation: bool
     shape: bool
+    opacity: bool
 
 
 ROUTES = {
-    "colour": Route(position=True, orientation=True, shape=True),
-    "depth": Route(position=True, orientation=False, shape=True),
-    "normal": Route(position=False, orientation=True, shape=True),
-    "semantics": Route(position=False, orientation=False, shape=False),
+    "colour": Route(position=True, orientation=True, shape=True, opacity=True),
+    "depth": Route(position=True, orientation=False, shape=True, opacity=True),
+    "normal": Route(position=False, orientation=True, shape=True, opacity=True),
+    "semantics": Route(position=False, orientation=False, shape=False, opacity=False),
 }
 
 
-OPEN = Route(position=True, orientation=True, shape=True)
+OPEN = Route(position=True, orientation=True, shape=True, opacity=True)
 """A loss that moves everything; for all of them in training without coordination."""
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """How a run applies the table."""
+
+    coordinated: bool = True
+    priors_move_opacity: bool = True
+
+    def admits(self, route: Route) -> Route:
+        """What the gradient of a modality with this route may reach."""
+        if not self.coordinated:
+            return OPEN
+        closed = route != OPEN and not self.priors_move_opacity
+        return replace(route, opacity=False) if closed else route
 
 
 class PosedSurfels(NamedTuple):
@@ -69,7 +86,7 @@ class Posing:
         axes = self._axes if route.position or not route.orientation else self._axes_of_still_T
         scales = self.surfels.scales if route.shape else self.surfels.scales.detach()
         tangents = (axes if route.orientation else axes.detach()) * scales[:, None]
-        return PosedSurfels(means, tangents, self.opacities if route.shape else self.opacities.detach())
+        return PosedSurfels(means, tangents, self.opacities if route.opacity else self.opacities.detach())
 
     @cached_property
     def _means(self) -> Float[Tensor, "N 3"]:
@@ -100,4 +117,4 @@ def pose_surfels(
     if not route.orientation:
         tangents = tangents.detach()
     scales = surfels.scales if route.shape else surfels.scales.detach()
-    return PosedSurfels(means, tangents * scales[:, None], opacities if route.shape else opacities.detach())
+    return PosedSurfels(means, tangents * scales[:, None], opacities if route.opacity else opacities.detach())

@@ -49,6 +49,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     FULL: (),
     # Fig. 5
     "uncoordinated": ("--pipeline.model.coordinated", "False"),
+    "opacity closed to priors": ("--pipeline.model.priors-move-opacity", "False"),
     # where its conflict should show, if anywhere: priors that outweigh the colours
     "priors x10": STRONG,
     "priors x10, uncoordinated": (*STRONG, "--pipeline.model.coordinated", "False"),

@@ -92,6 +92,14 @@ def test_uncoordinated_training_leaks(model: FMGSModel, monkeypatch: pytest.Monk
     assert {"displacement", "rotation"} <= open_to_all["L_s"]
 
 
+def test_opacity_can_be_closed_to_the_priors(model: FMGSModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model.config, "priors_move_opacity", False)
+    closed = {"L_d", "L_sn", "L_n", "L_tv"}
+    assert reached(model) == {
+        loss: parts - ({"opacities"} if loss in closed else set()) for loss, parts in EXPECTED.items()
+    }
+
+
 def gradients(model: FMGSModel) -> dict[str, torch.Tensor]:
     model.train()
     model.zero_grad()
@@ -122,7 +130,7 @@ def test_a_new_modality_is_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyP
         return nn.functional.mse_loss(step.outputs["albedo"], step.batch["image"])
 
     entry = Modality(
-        route=Route(position=False, orientation=False, shape=False),
+        route=Route(position=False, orientation=False, shape=False, opacity=False),
         maps=lambda composited, alpha, camera: {"albedo": composited},
         decoder=lambda width: nn.Sequential(nn.Linear(width, 3), nn.Sigmoid()),
         terms={"L_albedo": Term(albedo_loss, ("albedo",), weight=0.5)},

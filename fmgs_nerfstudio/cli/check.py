@@ -167,16 +167,16 @@ def _show_gradients(path: Path, console: Console) -> bool:
     opened = open_run(path)
     camera, batch = opened.pipeline.datamanager.next_train(opened.model.step)
     norms = gradient_norms(opened.model, camera, batch)
-    coordinated = opened.model.config.coordinated
+    strategy = opened.model.strategy
     console.width = max(console.width, 16 + 11 * len(norms))  # a matrix with cells cut off says nothing
-    console.print(gradient_table(norms, coordinated))
-    if not coordinated:
+    console.print(gradient_table(norms, strategy))
+    if not strategy.coordinated:
         console.print("Trained without coordination: every loss may move everything.")
         return True
     console.print(
         "·  zero    [red]x[/]  zero, as the table of routes asks for    [bold white on red]![/]  should be zero"
     )
-    if found := leaks(norms):
+    if found := leaks(norms, strategy):
         console.print(f"[bold red]Leaks[/]: {', '.join(f'{loss} moves {part}' for loss, part in found)}")
     return not found
 

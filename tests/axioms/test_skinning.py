@@ -33,7 +33,7 @@ from fmgs_nerfstudio.routes import OPEN, PosedSurfels, Posing, Route, pose_surfe
 from fmgs_nerfstudio.surfels import Surfels
 
 N = 5
-ROUTES = [Route(*flags) for flags in itertools.product((False, True), repeat=3)]
+ROUTES = [Route(*flags) for flags in itertools.product((False, True), repeat=4)]
 transls = vectors(1).map(lambda drawn: drawn[0])
 
 

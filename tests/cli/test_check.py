@@ -13,6 +13,7 @@ from support.zju_capture import write_capture
 
 from fmgs_nerfstudio.cli.check import main
 from fmgs_nerfstudio.evaluation.check.gradient_table import blocked_parts, gradient_table, leaks
+from fmgs_nerfstudio.routes import Strategy
 
 
 def check(*arguments: object) -> int:
@@ -85,14 +86,16 @@ def test_gradients_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_the_table_marks_what_routes_block() -> None:
-    assert blocked_parts("L_c") == frozenset()
-    assert blocked_parts("L_iso") == frozenset()
-    assert blocked_parts("L_d") == {"rotation"}
-    assert blocked_parts("L_n") == blocked_parts("L_sn") == {"displacement", "skinning"}
-    assert {"pose", "trunk", "rotation", "opacities"} <= blocked_parts("L_s")
+    assert blocked_parts("L_c", Strategy()) == frozenset()
+    assert blocked_parts("L_iso", Strategy()) == frozenset()
+    assert blocked_parts("L_d", Strategy()) == {"rotation"}
+    assert blocked_parts("L_n", Strategy()) == blocked_parts("L_sn", Strategy()) == {"displacement", "skinning"}
+    assert blocked_parts("L_d", Strategy(priors_move_opacity=False)) == {"rotation", "opacities"}
+    assert blocked_parts("L_c", Strategy(priors_move_opacity=False)) == frozenset()
+    assert {"pose", "trunk", "rotation", "opacities"} <= blocked_parts("L_s", Strategy())
     norms = {"L_d": {"rotation": 2.0, "displacement": 1.0}, "L_n": {"rotation": 1.0, "displacement": 0.0}}
-    assert leaks(norms) == [("L_d", "rotation")]
-    rows = [list(column.cells) for column in gradient_table(norms, coordinated=True).columns]
+    assert leaks(norms, Strategy()) == [("L_d", "rotation")]
+    rows = [list(column.cells) for column in gradient_table(norms, Strategy()).columns]
     assert rows[1] == ["[bold white on red]! 2.0e+00[/]", "1.0e+00"]
     assert rows[2] == ["1.0e+00", "[red]x[/]"]
-    assert list(gradient_table(norms, coordinated=False).columns[2].cells)[1] == "[dim]·[/]"
+    assert list(gradient_table(norms, Strategy(coordinated=False)).columns[2].cells)[1] == "[dim]·[/]"

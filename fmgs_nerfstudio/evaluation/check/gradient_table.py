@@ -9,12 +9,13 @@ from rich.table import Table
 
 from fmgs_nerfstudio.modalities import MODALITIES
 from fmgs_nerfstudio.objective import TERMS
-from fmgs_nerfstudio.routes import Route
+from fmgs_nerfstudio.routes import OPEN, Route, Strategy
 
 # What a route opens or closes (see `routes.py`). The shared parts are reached through every open head.
 _POSITION = ("displacement", "skinning")
 _ORIENTATION = ("rotation",)
-_SHAPE = ("scale head", "scales", "opacities")
+_SHAPE = ("scale head", "scales")
+_OPACITY = ("opacities",)
 _SHARED = ("pose", "pose encoder", "trunk", "V_g")
 
 Norms = Mapping[str, Mapping[str, float]]
@@ -30,17 +31,16 @@ def route_of(loss: str) -> Route | None:
     return MODALITIES[modalities[-1]].route if modalities else None
 
 
-def blocked_parts(loss: str) -> frozenset[str]:
-    """Parts that `loss` must not move in coordinated training."""
-    route = route_of(loss)
-    if route is None:
-        return frozenset()
+def blocked_parts(loss: str, strategy: Strategy) -> frozenset[str]:
+    """Parts that `loss` must not move in a run of this strategy."""
+    route = strategy.admits(route_of(loss) or OPEN)
     closed = [
         parts
         for is_open, parts in (
             (route.position, _POSITION),
             (route.orientation, _ORIENTATION),
             (route.shape, _SHAPE),
+            (route.opacity, _OPACITY),
             (route.position or route.orientation or route.shape, _SHARED),
         )
         if not is_open
@@ -48,19 +48,24 @@ def blocked_parts(loss: str) -> frozenset[str]:
     return frozenset(part for parts in closed for part in parts)
 
 
-def leaks(norms: Norms) -> list[tuple[str, str]]:
+def leaks(norms: Norms, strategy: Strategy) -> list[tuple[str, str]]:
     """Blocked cells with a gradient: (loss, part)."""
-    return [(loss, part) for loss, parts in norms.items() for part in blocked_parts(loss) if parts.get(part, 0) > 0]
+    return [
+        (loss, part)
+        for loss, parts in norms.items()
+        for part in blocked_parts(loss, strategy)
+        if parts.get(part, 0) > 0
+    ]
 
 
-def gradient_table(norms: Norms, coordinated: bool) -> Table:
+def gradient_table(norms: Norms, strategy: Strategy) -> Table:
     """One row per part, one column per loss. A dot is zero; x is a zero that the routes ask for; ! a blocked cell that
     is not zero. Without coordination nothing is blocked."""
     table = Table("part", title="Gradient norms of the weighted losses", box=SIMPLE_HEAD, padding=0)
     for loss in norms:
         table.add_column(loss, justify="right", min_width=9)
     for part in next(iter(norms.values())):
-        cells = (_cell(norms[loss][part], coordinated and part in blocked_parts(loss)) for loss in norms)
+        cells = (_cell(norms[loss][part], part in blocked_parts(loss, strategy)) for loss in norms)
         table.add_row(part, *cells)
     return table
 
