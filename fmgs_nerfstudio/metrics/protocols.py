@@ -27,10 +27,10 @@ from typing import Literal
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from fmgs_nerfstudio.kernels.ssim import ssim
 from fmgs_nerfstudio.metrics.lpips import Lpips, Net
-from fmgs_nerfstudio.metrics.similarity import ssim_inside
 
 ViewName = Literal["black", "white8", "bound", "box"]
 Networks = Mapping[Net, Lpips]
@@ -79,13 +79,42 @@ def views(
 
 def psnr(image: Float[Tensor, "... 3"], truth: Float[Tensor, "... 3"]) -> float:
     """Peak signal-to-noise ratio of the mean squared error, in dB, for values in 0..1."""
-    return float(-10 * (image - truth).square().mean().log10())
+    return float(peak_signal_noise_ratio(image, truth, data_range=1.0))
 
 
-def psnr_of_channels(image: Float[Tensor, "... 3"], truth: Float[Tensor, "... 3"]) -> float:
+def psnr_of_channels(image: Float[Tensor, "P 3"], truth: Float[Tensor, "P 3"]) -> float:
     """Mean of the three channels' PSNRs, in dB: 3DGS's function on an image without a batch axis."""
-    error = (image - truth).square().flatten(0, -2).mean(0)
-    return float((-10 * error.log10()).mean())
+    return float(peak_signal_noise_ratio(image, truth, data_range=1.0, dim=0))
+
+
+Window = Literal["uniform7", "gauss11"]
+
+
+def ssim_inside(
+    image: Float[Tensor, "H W C"], truth: Float[Tensor, "H W C"], window: Window, data_range: float
+) -> float:
+    """torchmetrics' SSIM: the mean over channels and over the pixels whose whole window lies inside the image.
+
+    gauss11: its default, sigma 1.5, 11x11, with the border left out as its versions up to 1.4.0 do, which made the
+    papers' numbers (1.4.3 to 1.9 count a reflected border, too). uniform7: skimage's default, 7x7 with the unbiased
+    variance: to multiply variance and covariance by 49/48 is to divide the constant beside them by it.
+    `data_range`: skimage up to 0.19 took 2 for float images that it was told nothing about, whatever their values;
+    the larger range gives the larger SSIM.
+    """
+    uniform = window == "uniform7"
+    size = 7 if uniform else 11
+    # Pixel by pixel in memory: torch filters planes of three channels 2 to 50 times more slowly on CPUs.
+    pair = (value.contiguous()[None].permute(0, 3, 1, 2) for value in (image, truth))
+    _, full = structural_similarity_index_measure(
+        *pair,
+        gaussian_kernel=not uniform,
+        kernel_size=size,
+        data_range=data_range,
+        k2=0.03 * (48 / 49) ** 0.5 if uniform else 0.03,
+        return_full_image=True,
+    )
+    border = (full.shape[-1] - image.shape[1] + size - 1) // 2  # how wide it is depends on the version
+    return float(full[..., border:-border, border:-border].double().mean())
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.special
 import torch
+from nerfstudio.utils.math import components_from_spherical_harmonics
 from torch import nn
 
 from fmgs_nerfstudio.body import BodyModel
@@ -48,6 +49,11 @@ def test_spherical_harmonics_are_orthonormal_and_scipys() -> None:
             assert np.allclose(sign * expected, ours[:, column], atol=1e-8), (degree, m)
             column += 1
     assert column == ours.shape[1]
+
+
+def test_spherical_harmonics_are_nerfstudios() -> None:
+    d = nn.functional.normalize(torch.randn(200, 3), dim=-1)
+    torch.testing.assert_close(spherical_harmonics(d), components_from_spherical_harmonics(4, d)[:, 1:])
 
 
 def test_canonical_direction_is_the_inverse_applied() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +11,27 @@ import numpy as np
 import pytest
 import torch
 from fmgs_dataparsers.parser import open_capture
-from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from skimage import metrics as skimage_metrics
 from support.zju_capture import write_capture
 from torch import Tensor
-from torchmetrics.functional.image import structural_similarity_index_measure
+from torch.nn.functional import pad as pad_zeros
+from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from fmgs_nerfstudio.body import BodyModel
 from fmgs_nerfstudio.kernels.ssim import ssim_reference
 from fmgs_nerfstudio.metrics.bounds import BodyBounds
 from fmgs_nerfstudio.metrics.image import image_metrics
-from fmgs_nerfstudio.metrics.protocols import MEASURES, PROTOCOLS, View, measure, paper_protocol, psnr, views
-from fmgs_nerfstudio.metrics.similarity import Window, ssim_inside
+from fmgs_nerfstudio.metrics.protocols import (
+    MEASURES,
+    PROTOCOLS,
+    View,
+    Window,
+    measure,
+    paper_protocol,
+    psnr,
+    ssim_inside,
+    views,
+)
 
 H, W = 70, 83
 
@@ -52,30 +64,82 @@ def views_of(frame: dict[str, Tensor], background: tuple[float, float, float] = 
     return views(frame["rgb"], frame["alpha"], frame["image"], frame["mask"], background, frame["bound"])
 
 
-def skimage_ssim(image: np.ndarray, truth: np.ndarray, data_range: float) -> float:
-    similarity: Any = structural_similarity(image, truth, channel_axis=-1, data_range=data_range)
-    return float(similarity)
+SKIMAGE: dict[Window, dict[str, Any]] = {
+    "uniform7": {},  # as it is
+    "gauss11": {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False},  # Wang et al.'s, as it says
+}
+
+
+def skimage_ssim(image: np.ndarray, truth: np.ndarray, window: Window, data_range: float) -> float:
+    options: Any = {"channel_axis": -1, "data_range": data_range, **SKIMAGE[window]}
+    return float(skimage_metrics.structural_similarity(image, truth, **options))
+
+
+def skimage_psnr(image: np.ndarray, truth: np.ndarray) -> float:
+    return float(skimage_metrics.peak_signal_noise_ratio(truth, image, data_range=1))
 
 
 @pytest.mark.parametrize("data_range", [1.0, 2.0])
-def test_uniform_ssim_is_skimages(data_range: float) -> None:
+@pytest.mark.parametrize("window", ["uniform7", "gauss11"])
+def test_ssim_is_skimages(window: Window, data_range: float) -> None:
     frame = a_frame()
     rgb, image = frame["rgb"], frame["image"]
-    expected = skimage_ssim(rgb.numpy(), image.numpy(), data_range)
-    assert ssim_inside(rgb, image, "uniform7", data_range) == pytest.approx(expected, abs=2e-6)
+    expected = skimage_ssim(rgb.numpy(), image.numpy(), window, data_range)
+    assert ssim_inside(rgb, image, window, data_range) == pytest.approx(expected, abs=2e-6)
 
 
-def torchmetrics_ssim(image: Tensor, truth: Tensor) -> float:
-    """As in the versions of the papers' time (0.9.3 and 1.0.1 read): the mean without the border of 5 pixels."""
-    a, b = (value.permute(2, 0, 1)[None] for value in (image, truth))
-    _, full = structural_similarity_index_measure(a, b, data_range=1.0, return_full_image=True)
+def torchmetrics_psnr(view: View) -> float:
+    return float(peak_signal_noise_ratio(view.image[view.inside], view.truth[view.inside], data_range=1.0))
+
+
+def torchmetrics_psnr_of_channels(view: View) -> float:
+    a, b = (value[view.inside] for value in (view.image, view.truth))
+    return float(peak_signal_noise_ratio(a, b, data_range=1.0, dim=0))
+
+
+def torchmetrics_ssim(view: View, pad: int = 0, **options: Any) -> float:
+    """Its map of SSIM without the 5 pixels at the border, which versions up to 1.4.0 left out of the mean."""
+    a, b = (pad_zeros(value.permute(2, 0, 1)[None], (pad,) * 4) for value in (view.image, view.truth))
+    _, full = structural_similarity_index_measure(a, b, return_full_image=True, **options)
     return float(full[..., 5:-5, 5:-5].mean())
 
 
-def test_gaussian_ssim_is_torchmetrics() -> None:
-    frame = a_frame()
-    expected = torchmetrics_ssim(frame["rgb"], frame["image"])
-    assert ssim_inside(frame["rgb"], frame["image"], "gauss11", 1.0) == pytest.approx(expected, abs=2e-6)
+TORCHMETRICS: dict[str, Callable[[View], float]] = {
+    "psnr_black": torchmetrics_psnr,
+    "psnr_white8": torchmetrics_psnr,
+    "psnr_box": torchmetrics_psnr,
+    "psnr_bound_channels": torchmetrics_psnr_of_channels,
+    "ssim_black_range1_gauss11": partial(torchmetrics_ssim, data_range=1.0),
+    "ssim_white8_range1_gauss11": partial(torchmetrics_ssim, data_range=1.0),
+}
+"""Measures that are torchmetrics' own numbers (those of LPIPS are its network's: test_lpips.py)."""
+
+_UNIFORM = "skimage's variance is unbiased; torchmetrics' is not"
+NOT_TORCHMETRICS: dict[str, tuple[str, Callable[[View], float]]] = {
+    f"ssim_{view}_range{data_range}_uniform7": (
+        _UNIFORM,
+        partial(torchmetrics_ssim, data_range=float(data_range), gaussian_kernel=False, kernel_size=7),
+    )
+    for view, data_range in (("black", 2), ("black", 1), ("box", 2))
+} | {
+    "ssim_bound_range1_gauss11_padded": (
+        "3DGS adds zeros beyond the edge and counts it; torchmetrics reflects the image there",
+        partial(torchmetrics_ssim, data_range=1.0),
+    )
+}
+"""Measures that are not, why, and torchmetrics' nearest number."""
+
+
+def test_which_measures_are_torchmetrics() -> None:
+    seen, without_network = views_of(a_frame()), {name for name, one in MEASURES.items() if one.net is None}
+    measured = measure(seen, {})
+    assert without_network == {*TORCHMETRICS, *NOT_TORCHMETRICS}
+    for name, theirs in TORCHMETRICS.items():
+        assert measured[name] == pytest.approx(theirs(seen[MEASURES[name].view]), abs=2e-6), name
+    for name, (why, theirs) in NOT_TORCHMETRICS.items():
+        assert abs(measured[name] - theirs(seen[MEASURES[name].view])) > 1e-4, (name, why)
+    padded = torchmetrics_ssim(seen["bound"], pad=5, data_range=1.0)
+    assert measured["ssim_bound_range1_gauss11_padded"] == pytest.approx(padded, abs=2e-6)
 
 
 @pytest.mark.parametrize("window", ["uniform7", "gauss11"])
@@ -88,8 +152,8 @@ def test_ssim_of_an_image_with_itself_is_1_and_a_larger_range_gives_more(window:
 
 def test_psnr_is_skimages() -> None:
     frame = a_frame()
-    expected = peak_signal_noise_ratio(frame["image"].numpy(), frame["rgb"].numpy(), data_range=1)
-    assert psnr(frame["rgb"], frame["image"]) == pytest.approx(float(expected), abs=1e-4)
+    expected = skimage_psnr(frame["rgb"].numpy(), frame["image"].numpy())
+    assert psnr(frame["rgb"], frame["image"]) == pytest.approx(expected, abs=1e-4)
 
 
 def test_gauhuman() -> None:
@@ -112,7 +176,7 @@ def test_neuralbody() -> None:
     crops = rgb[12:60, 20:71], image[12:60, 20:71]
     measured = measure(views_of(frame), {})
     assert measured["psnr_box"] == pytest.approx(float(expected), abs=1e-4)
-    assert measured["ssim_box_range2_uniform7"] == pytest.approx(skimage_ssim(*crops, 2.0), abs=5e-6)
+    assert measured["ssim_box_range2_uniform7"] == pytest.approx(skimage_ssim(*crops, "uniform7", 2.0), abs=5e-6)
 
 
 def test_instantavatar() -> None:
@@ -123,10 +187,10 @@ def test_instantavatar() -> None:
         for name, cover in (("rgb", "alpha"), ("image", "mask"))
     ]
     rgb, image = (png.float() / 255 for png in pngs)
-    expected = peak_signal_noise_ratio(image.numpy(), rgb.numpy(), data_range=1)
     measured = measure(views_of(frame), {})
-    assert measured["psnr_white8"] == pytest.approx(float(expected), abs=1e-4)
-    assert measured["ssim_white8_range1_gauss11"] == pytest.approx(torchmetrics_ssim(rgb, image), abs=2e-5)
+    assert measured["psnr_white8"] == pytest.approx(skimage_psnr(rgb.numpy(), image.numpy()), abs=1e-4)
+    expected = skimage_ssim(rgb.numpy(), image.numpy(), "gauss11", 1.0)
+    assert measured["ssim_white8_range1_gauss11"] == pytest.approx(expected, abs=2e-5)
 
 
 def test_a_measure_means_the_same_on_any_background() -> None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
-from html import escape
 
 import cv2
 import numpy as np
 from jaxtyping import Bool, UInt8
 
 from fmgs_nerfstudio.evaluation.check.fit_check import GOOD, LEAST, OFF, FitReport, FrameCheck, corrected, spread
+from fmgs_nerfstudio.evaluation.html import render
 from fmgs_nerfstudio.priors.crop import person_box
 
 Picture = UInt8[np.ndarray, "H W 3"]
@@ -31,55 +30,9 @@ def overlay_sheet(report: FitReport) -> Picture:
 
 def html_page(report: FitReport, facts: Mapping[str, str], sheet_png: bytes) -> str:
     """One file that needs no other."""
-    colour, verdict = ("#1a7f37", "ready") if report.ready else ("#b42318", "not ready")
-    lines = [f"<p class=problem>{escape(problem)}</p>" for problem in report.problems]
-    lines += [f"<p>{escape(remark)}</p>" for remark in report.remarks]
-    cells = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in facts.items())
-    cameras = "".join(
-        f"<tr><th>{escape(camera)}</th><td>{len(frames)}</td>{_bar(float(np.mean([f.iou for f in frames])))}</tr>"
-        for camera, frames in report.by_camera().items()
-    )
-    frames = "".join(
-        f"<tr><th>{escape(f.name)}</th><td>{f.split.replace('_', ' ')}</td><td>{f.coverage:.1%}</td>{_bar(f.iou)}</tr>"
-        for f in report.frames
-    )
-    picture = base64.b64encode(sheet_png).decode()
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>fmgs-check: {escape(report.capture.root.name)}</title>
-<style>
-:root {{ color-scheme: light dark; }}
-body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 1460px; margin: 2rem auto; padding: 0 1rem; }}
-h1 span {{ background: {colour}; color: white; border-radius: .3rem; padding: .1rem .6rem; }}
-.problem {{ font-weight: 600; border-left: .3rem solid {colour}; padding-left: .7rem; }}
-img {{ max-width: 100%; }}
-table {{ border-collapse: collapse; margin: .5rem 0 1.5rem; font-variant-numeric: tabular-nums; }}
-th, td {{ text-align: left; padding: .15rem 1rem .15rem 0; vertical-align: top; }}
-th {{ font-weight: 500; }}
-thead th {{ font-weight: 600; border-bottom: 1px solid; }}
-meter {{ width: 10rem; vertical-align: middle; margin-right: .6rem; }}
-</style></head><body>
-<h1>{escape(report.capture.root.name)}: <span>{verdict}</span></h1>
-{"".join(lines)}
-<table>{cells}</table>
-<h2>Overlay</h2>
-<p>Pink: the SMPL fit as it was read. Yellow: outline of the mask. Green, if any: the fit with the mistake undone.
-Last row: the worst frames.</p>
-<img alt="SMPL overlay on frames of the capture" src="data:image/png;base64,{picture}">
-<p>IoU is the overlap of mask and naked body. A good fit of a dressed person with hair has 0.7 to 0.9, under wide skirts
-and coats 0.6 to 0.7; below {OFF} the body is elsewhere. Ready needs {LEAST} in the mean; from {GOOD}
-on all is well.</p>
-<h2>Cameras</h2>
-<table><thead><tr><th>camera</th><th>frames</th><th>mean IoU</th></tr></thead><tbody>{cameras}</tbody></table>
-<details open><summary><strong>Frames</strong></summary>
-<table><thead><tr><th>frame</th><th>split</th><th>mask covers</th><th>IoU</th></tr></thead>
-<tbody>{frames}</tbody></table>
-</details></body></html>
-"""
-
-
-def _bar(iou: float) -> str:
-    return f'<td><meter min="0" max="1" low="{OFF}" high="{GOOD}" optimum="1" value="{iou:.3f}"></meter>{iou:.2f}</td>'
+    name = report.capture.root.name
+    limits = {"good": GOOD, "least": LEAST, "off": OFF}
+    return render("check.html", name=name, report=report, facts=facts, sheet_png=sheet_png, **limits)
 
 
 def _tile(report: FitReport, frame: FrameCheck) -> Picture:

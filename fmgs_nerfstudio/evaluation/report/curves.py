@@ -1,13 +1,15 @@
-"""Training curves: nerfstudio's TensorBoard events, and their picture as SVG."""
+"""Training curves: nerfstudio's TensorBoard events, and charts of them."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from io import StringIO
 from pathlib import Path
 from typing import NamedTuple
 
+import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 _PREFIXES = {
@@ -15,7 +17,17 @@ _PREFIXES = {
     "Train Metrics Dict/psnr": "PSNR of training images",
     "Train Loss": "sum of losses",
 }
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 300, 170, 54, 22, 8
+COLOURS = ("#3a7fdc", "#d9730d", "#2b9a66", "#c24fae", "#a3830f", "#7272e0")
+"""Of the runs, in turn; to be seen on black and on white."""
+_GREY = "#7d8792"
+_STYLE = {
+    "font.size": 7,
+    "text.color": _GREY,
+    "axes.edgecolor": _GREY,
+    "grid.color": _GREY,
+    "xtick.color": _GREY,
+    "ytick.color": _GREY,
+}
 
 
 class Curve(NamedTuple):
@@ -48,31 +60,27 @@ def _title(tag: str) -> str | None:
     return None
 
 
+def chart(title: str, curves: Sequence[Curve | None]) -> Figure:
+    """A line for each run (None: it has no such curve); logarithmic where all values are positive losses that vary."""
+    figure = Figure(figsize=(3.9, 2.2), layout="constrained")
+    axes = figure.subplots()
+    for i, curve in enumerate(curves):
+        if curve is not None:
+            axes.plot(curve.steps, curve.values, color=COLOURS[i % len(COLOURS)], linewidth=1.2)
+    values = np.array([value for curve in curves if curve is not None for value in curve.values])
+    values = values[np.isfinite(values)]
+    if "PSNR" not in title and len(values) and values.min() > 0 and values.max() > 3 * values.min():
+        axes.set_yscale("log")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.3)
+    return figure
+
+
 def svg(title: str, curves: Sequence[Curve | None]) -> str:
-    """One chart, a line for each run (None: it has no such curve); logarithmic where all values are positive losses."""
-    drawn = [(i, curve) for i, curve in enumerate(curves) if curve is not None]
-    values = np.array([value for _, curve in drawn for value in curve.values if math.isfinite(value)])
-    logarithmic = "PSNR" not in title and values.min() > 0 and values.max() > 3 * values.min()
-    scaled = np.log10(values) if logarithmic else values
-    low, high = float(scaled.min()), float(scaled.max())
-    high = high if high > low else low + 1
-    last = max(curve.steps[-1] for _, curve in drawn) or 1
-
-    def x(step: float) -> float:
-        return _LEFT + (_WIDTH - _LEFT - 6) * step / last
-
-    def y(value: float) -> float:
-        return _TOP + (_HEIGHT - _TOP - _BOTTOM) * (high - value) / (high - low)
-
-    parts = [f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{title} over training steps">']
-    for at in np.linspace(low, high, 4):
-        label = 10**at if logarithmic else at
-        parts.append(f'<path class="grid" d="M{_LEFT} {y(at):.1f}H{_WIDTH - 6}"/>')
-        parts.append(f'<text x="{_LEFT - 5}" y="{y(at) + 3:.1f}" text-anchor="end">{label:.3g}</text>')
-    for at, anchor in ((0, "start"), (last, "end")):
-        parts.append(f'<text x="{x(at):.1f}" y="{_HEIGHT - 6}" text-anchor="{anchor}">{at:,}</text>')
-    for i, curve in drawn:
-        finite = [(s, v) for s, v in zip(curve.steps, curve.values, strict=True) if math.isfinite(v)]
-        points = " ".join(f"{x(s):.1f},{y(math.log10(v) if logarithmic else v):.1f}" for s, v in finite)
-        parts.append(f'<polyline class="run{i % 6}" points="{points}"/>')
-    return "".join(parts) + "</svg>"
+    """The `chart` as an <svg> element, to stand in a page beside others."""
+    written = StringIO()
+    # Text stays text; the salt keeps the identifiers of charts on one page apart.
+    with matplotlib.rc_context({**_STYLE, "svg.fonttype": "none", "svg.hashsalt": title}):
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        chart(title, curves).savefig(written, format="svg", transparent=True, metadata=nothing)
+    return written.getvalue()[written.getvalue().index("<svg") :]

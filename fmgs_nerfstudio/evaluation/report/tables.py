@@ -37,6 +37,15 @@ class Table:
     note: str = ""
     ours: set[int] = field(default_factory=set)
 
+    def stands_out(self, row: int) -> bool:
+        """Whether it was measured here and others were not."""
+        return row in self.ours and len(self.ours) < len(self.rows)
+
+    def is_text(self, column: int) -> bool:
+        """Whether it has no number."""
+        cells = [row[column] for row in self.rows]
+        return column == 0 or not any(cell == "–" or cell[:1].isdigit() or cell[:1] == "-" for cell in cells)
+
 
 def paper_tables(results: Sequence[RunResult]) -> list[Table]:
     """Tables 1 and 2 with the runs whose data they are about; none where there is no such run."""
