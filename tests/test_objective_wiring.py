@@ -405,7 +405,7 @@ def test_what_the_model_hands_to_its_objective(monkeypatch: pytest.MonkeyPatch) 
         assert torch.allclose(mine, nearest, atol=1e-4)
 
         predicted, target = seen.skinning()
-        assert predicted.shape == target.shape == (1024, 24)
+        assert predicted.shape == target.shape == (1024, 24)  # [30]'s number of points
         points, weights = model.surface.sample(1024, model._generator("skin"))
         assert torch.equal(target, weights)
         assert torch.equal(predicted, model.skinning(points))
