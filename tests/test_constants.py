@@ -15,6 +15,8 @@ import pytest
 import torch
 from fmgs_dataparsers import protocols
 from fmgs_dataparsers.protocols import BLACK, WHITE, choose
+from support.trainer_runs import config_for
+from support.zju_capture import write_capture
 from torch import nn
 
 from fmgs_nerfstudio import losses, objective
@@ -179,6 +181,20 @@ def test_rates_decay_to_a_tenth_and_by_the_same_factor_at_every_step() -> None:
     assert rates[0] == 0.5
     assert rates[100] == pytest.approx(0.5 * 0.1**0.5)
     assert rates[200] == rates[249] == pytest.approx(0.05)
+
+
+def test_rates_decay_over_the_run_whatever_its_length(tmp_path: Path) -> None:
+    """A decay without steps is given the run's; one that names its own keeps them. So it is with the vertices."""
+    write_capture(tmp_path)
+    config = config_for(tmp_path, tmp_path / "out", 777)
+    config.optimizers["geometry"]["scheduler"].steps = 5
+    config.resolve_defaults()
+    steps = {name: group["scheduler"].steps for name, group in config.optimizers.items()}
+    assert steps == dict.fromkeys(config.optimizers, 777) | {"geometry": 5}
+    assert config.pipeline.model.n_vertices == 6_890  # of so small a person
+    config.pipeline.model.n_vertices = 7_000
+    config.resolve_defaults()
+    assert config.pipeline.model.n_vertices == 7_000
 
 
 def test_phases_of_a_run() -> None:
