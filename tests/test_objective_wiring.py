@@ -272,8 +272,8 @@ def test_every_pixel_has_a_class_the_background_too() -> None:
     labels[0, 0] = 5
     expected = (10 * math.log(28) + 2 * math.log(math.exp(3) + 27) - 3) / 12
     for cover in (0.0, 1.0):
-        outputs = {"logits": logits, "accumulation": constant(cover)}
-        assert terms(outputs, {"prior_semantics": labels})["L_s"] == pytest.approx(expected)
+        outputs, batch = {"logits": logits, "accumulation": constant(cover)}, {"mask": constant(1 - cover)}
+        assert terms(outputs, batch | {"prior_semantics": labels})["L_s"] == pytest.approx(expected)
 
 
 def test_features_are_drawn_together_by_the_class_of_their_own_logits() -> None:
@@ -344,18 +344,18 @@ def test_maps_of_what_was_rendered() -> None:
     """Depth and normal are of the covered part; colour is on the background; background's logit where nothing is."""
     K = torch.tensor([[50.0, 0, W / 2], [0, 50.0, H / 2], [0, 0, 1]])
     rendered = {
-        "colour": constant(0.4, 0.2, 0.1, 0.5),
-        "depth": constant(1.5, 0.5),
+        "colour": constant(0.2, 0.1, 0.05, 0.25),
+        "depth": constant(0.75, 0.25),
         "normal": constant(0.0, 0.3, 0.4),
         "semantics": constant(*[0.5 * (c == 4) for c in range(28)]),
     }
     maps = compose_outputs(rendered, Camera(torch.eye(4), K, W, H), (1.0, 0.5, 0.0))
-    assert maps["rgb"][0, 0].tolist() == pytest.approx([0.9, 0.45, 0.1])
-    assert maps["accumulation"][0, 0].item() == pytest.approx(0.5)
+    assert maps["rgb"][0, 0].tolist() == pytest.approx([0.95, 0.475, 0.05])
+    assert maps["accumulation"][0, 0].item() == pytest.approx(0.25)
     assert maps["depth"][1, 1].item() == pytest.approx(3.0)
     assert maps["normal"][1, 1].tolist() == pytest.approx([0, 0.6, 0.8])
     assert maps["surface_normal"][1, 1].tolist() == pytest.approx([0, 0, 1], abs=1e-5)  # a wall faces the camera
-    expected = [BACKGROUND_LOGIT / 2 if c == 0 else 0.5 * (c == 4) for c in range(28)]
+    expected = [0.75 * BACKGROUND_LOGIT if c == 0 else 0.5 * (c == 4) for c in range(28)]
     assert maps["logits"][1, 1].tolist() == pytest.approx(expected)
     nothing = compose_outputs(
         {name: 0 * value for name, value in rendered.items()}, Camera(torch.eye(4), K, W, H), (1.0, 0.5, 0.0)
@@ -363,7 +363,7 @@ def test_maps_of_what_was_rendered() -> None:
     assert nothing["rgb"][0, 0].tolist() == pytest.approx([1.0, 0.5, 0.0])
     assert not nothing["depth"].any()
     assert not nothing["normal"].any()
-    assert nothing["logits"][0, 0].argmax() == 0
+    assert nothing["logits"][0, 0].tolist() == [BACKGROUND_LOGIT, *[0.0] * 27]
 
 
 class Recorder(Objective):
@@ -405,7 +405,7 @@ def test_what_the_model_hands_to_its_objective(monkeypatch: pytest.MonkeyPatch) 
         assert torch.allclose(mine, nearest, atol=1e-4)
 
         predicted, target = seen.skinning()
-        assert predicted.shape == target.shape == (1024, 24)
+        assert predicted.shape == target.shape == (1024, 24)  # [30]'s number of points
         points, weights = model.surface.sample(1024, model._generator("skin"))
         assert torch.equal(target, weights)
         assert torch.equal(predicted, model.skinning(points))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from nerfstudio.cameras.cameras import Cameras, CameraType
 from scipy.spatial.transform import Rotation
-from support.draws import apply, axes, axiom, cameras, close, dtypes, rigid_motions, rotation_vectors, tensors
+from support.draws import apply, assert_close, axes, axiom, cameras, dtypes, rigid_motions, rotation_vectors, tensors
 from support.rendering_scenes import to_dtype
 from torch import Tensor
 
@@ -62,12 +62,12 @@ def test_project_and_back(camera: Camera, share: np.ndarray, z: np.ndarray, dtyp
     points = back_projected(camera, pixels, depth).to(dtype)
     camera = to_dtype(camera, dtype)
     found, found_depth = seen_at(points, camera)
-    torch.testing.assert_close(found, pixels.to(dtype), **close(dtype, 1e-3, 1e-9))
-    torch.testing.assert_close(found_depth, depth[:, 0].to(dtype), **close(dtype, 1e-5))
+    assert_close(found, pixels.to(dtype), single=1e-3, double=1e-9)
+    assert_close(found_depth, depth[:, 0].to(dtype), single=1e-5)
     projection = project(points, small_tangents(camera, N, 1e-3), camera)
     assert projection.valid.all()
-    torch.testing.assert_close(projection.depths, found_depth, **close(dtype, 1e-6))
-    torch.testing.assert_close(projection.means2d, found, **close(dtype, 0.01, 1e-3))  # a box' middle, of a small disc
+    assert_close(projection.depths, found_depth, single=1e-6)
+    assert_close(projection.means2d, found, single=0.01, double=1e-3)  # a box' middle, of a small disc
 
 
 @axiom
@@ -137,9 +137,9 @@ def test_opengl_there_and_back(camera: Camera, dtype: torch.dtype) -> None:
     to_world = torch.linalg.inv(camera.viewmat) @ FLIP.to(dtype)
     fx, fy, cx, cy = (float(camera.K[i, j]) for i, j in ((0, 0), (1, 1), (0, 2), (1, 2)))
     back = Camera.from_opengl(to_world[:3], fx, fy, cx, cy, camera.width, camera.height)
-    torch.testing.assert_close(back.viewmat, camera.viewmat, **close(dtype, 2e-6))
+    assert_close(back.viewmat, camera.viewmat, single=2e-6)
     torch.testing.assert_close(back.K, camera.K)
-    torch.testing.assert_close(back.centre, to_world[:3, 3], **close(dtype, 5e-6))
+    assert_close(back.centre, to_world[:3, 3], single=5e-6)
     assert (back.width, back.height) == (camera.width, camera.height)
 
 
@@ -221,7 +221,7 @@ def test_normals_of_a_plane_are_the_planes(
         normals = depth_to_normal((factor * depth).to(dtype), to_dtype(camera, dtype))
         assert normals.dtype == dtype
         inside = normals[1:-1, 1:-1]
-        torch.testing.assert_close(inside, normal.to(dtype).expand_as(inside), **close(dtype, 2e-3, 1e-5))
+        assert_close(inside, normal.to(dtype).expand_as(inside), single=2e-3, double=1e-5)
         assert not normals[0].any()
         assert not normals[:, 0].any()
 
@@ -236,11 +236,11 @@ def test_normals_of_surfels_turn_with_the_world_and_lie_across_it(
     tangents = (frames[..., :2] * torch.tensor([1e-3, 4e-4], dtype=torch.float64)).to(dtype)
     expected = frames[..., 2] @ camera.viewmat[:3, :3].T @ FLIP[:3, :3]
     normals = surfel_normals(tangents, to_dtype(camera, dtype))
-    torch.testing.assert_close(normals, expected.to(dtype), **close(dtype, 1e-5))
+    assert_close(normals, expected.to(dtype), single=1e-5)
     (motion,) = tensors(torch.float64, G)
     moved = Camera(camera.viewmat @ torch.linalg.inv(motion), camera.K, camera.width, camera.height)
     after = surfel_normals(motion[:3, :3].to(dtype) @ tangents, to_dtype(moved, dtype))
-    torch.testing.assert_close(after, normals, **close(dtype, 1e-5))
+    assert_close(after, normals, single=1e-5)
 
 
 @axiom

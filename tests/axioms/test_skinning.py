@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 from support.draws import (
     apply,
+    assert_close,
     axes,
     axiom,
-    close,
     dtypes,
     rigid_motions,
     rotation_vectors,
@@ -75,7 +75,7 @@ def test_the_zero_pose_moves_nothing_but_by_its_translation(
 ) -> None:
     expected = torch.eye(4, dtype=dtype).repeat(24, 1, 1)
     expected[:, :3, 3] = torch.from_numpy(transl)
-    torch.testing.assert_close(bones_of(canonical, np.zeros(72), transl, dtype), expected, **close(dtype, 2e-6, 1e-7))
+    assert_close(bones_of(canonical, np.zeros(72), transl, dtype), expected, single=2e-6, double=1e-7)
 
 
 @axiom
@@ -83,8 +83,8 @@ def test_the_zero_pose_moves_nothing_but_by_its_translation(
 def test_bones_are_rigid(canonical: CanonicalBody, pose: np.ndarray, transl: np.ndarray, dtype: torch.dtype) -> None:
     bones = bones_of(canonical, pose, transl, dtype)
     R = bones[:, :3, :3]
-    torch.testing.assert_close(R.mT @ R, torch.eye(3, dtype=dtype).expand(24, 3, 3), **close(dtype, 1e-5, 1e-6))
-    torch.testing.assert_close(torch.linalg.det(R), torch.ones(24, dtype=dtype), **close(dtype, 1e-5, 1e-6))
+    assert_close(R.mT @ R, torch.eye(3, dtype=dtype).expand(24, 3, 3), single=1e-5, double=1e-6)
+    assert_close(torch.linalg.det(R), torch.ones(24, dtype=dtype), single=1e-5, double=1e-6)
     torch.testing.assert_close(bones[:, 3], torch.tensor([0, 0, 0, 1], dtype=dtype).expand(24, 4))
 
 
@@ -96,11 +96,10 @@ def test_a_rigid_motion_of_the_world_comes_after_all_bones(
     """B(G . fit) = G B(fit), from the T-pose and from canonical space."""
     fit, carried = (pose, transl), moved_fit(canonical, G, pose, transl)
     (motion,) = tensors(dtype, G)
-    tolerance = close(dtype, 2e-5, 1e-6)
     bones, moved = (bones_of(canonical, *values, dtype) for values in (fit, carried))
-    torch.testing.assert_close(moved, motion @ bones, **tolerance)
+    assert_close(moved, motion @ bones, single=2e-5, double=1e-6)
     before, after = (canonical(*tensors(torch.float64, *values))[1] for values in (fit, carried))
-    torch.testing.assert_close(after, motion.double() @ before, **close(torch.float64, double=1e-6))
+    assert_close(after, motion.double() @ before, double=1e-6)
 
 
 @axiom
@@ -112,7 +111,7 @@ def test_a_root_alone_moves_the_body_as_one_piece_about_its_pelvis(
     R, J = Rotation.from_rotvec(root[0]).as_matrix(), canonical.joints[0].numpy()
     expected = np.eye(4)
     expected[:3, :3], expected[:3, 3] = R, J - R @ J + transl
-    torch.testing.assert_close(bones, torch.from_numpy(expected).to(dtype).expand(24, 4, 4), **close(dtype, 1e-5, 1e-6))
+    assert_close(bones, torch.from_numpy(expected).to(dtype).expand(24, 4, 4), single=1e-5, double=1e-6)
 
 
 @axiom
@@ -123,7 +122,7 @@ def test_bones_meet_at_their_joints(canonical: CanonicalBody, pose: np.ndarray, 
     for joint, parent in enumerate(canonical.body.parents):
         if parent >= 0:
             own, others = (apply(bones[b], joints[joint : joint + 1]) for b in (joint, parent))
-            torch.testing.assert_close(own, others, **close(torch.float64, double=1e-9))
+            assert_close(own, others, double=1e-9)
 
 
 @axiom
@@ -150,11 +149,9 @@ def test_the_star_pose_is_where_canonical_space_is(
     """From canonical space by the star pose nothing moves; any other pose is B(pose) B(star)^-1."""
     identity = torch.eye(4, dtype=torch.float64).expand(24, 4, 4)
     still = canonical(star_pose().double(), torch.zeros(3).double())[1]
-    torch.testing.assert_close(still, identity, **close(torch.float64, double=1e-7))
+    assert_close(still, identity, double=1e-7)
     bones, B = canonical(*tensors(torch.float64, pose, transl))
-    torch.testing.assert_close(
-        B @ bones_of(canonical, star_pose().numpy(), np.zeros(3), torch.float64), bones, **close(torch.float64)
-    )
+    assert_close(B @ bones_of(canonical, star_pose().numpy(), np.zeros(3), torch.float64), bones)
 
 
 # --- blending ---------------------------------------------------------------------------------------------------------
@@ -166,7 +163,7 @@ def test_bones_that_move_alike_move_everything_alike(weights: np.ndarray, G: np.
     """Whatever the weights; with the identity, nothing moves."""
     W, motion = tensors(dtype, weights, G)
     for one in (motion, torch.eye(4, dtype=dtype)):
-        torch.testing.assert_close(blend(W, one.expand(24, 4, 4)), one[:3].expand(2, 3, 4), **close(dtype, 3e-6))
+        assert_close(blend(W, one.expand(24, 4, 4)), one[:3].expand(2, 3, 4), single=3e-6)
 
 
 @axiom
@@ -184,8 +181,8 @@ def test_blending_is_linear_in_the_weights(
     canonical: CanonicalBody, a: np.ndarray, b: np.ndarray, share: float, pose: np.ndarray
 ) -> None:
     bones = bones_of(canonical, pose, np.zeros(3), torch.float64)
-    one, other, mixed = (blend(*tensors(torch.float64, w), bones) for w in (a, b, share * a + (1 - share) * b))
-    torch.testing.assert_close(mixed, share * one + (1 - share) * other, **close(torch.float64))
+    one, other, mixed = (blend(weights, bones) for weights in tensors(torch.float64, a, b, share * a + (1 - share) * b))
+    assert_close(mixed, share * one + (1 - share) * other)
 
 
 @axiom
@@ -203,10 +200,10 @@ def test_blending_commutes_with_motions_of_the_world(
     bones = bones_of(canonical, pose, np.zeros(3), dtype)
     T = blend(W, bones)
     carried = (motion @ squared(T))[:, :3]
-    torch.testing.assert_close(blend(W, motion @ bones), carried, **close(dtype, 1e-5))
+    assert_close(blend(W, motion @ bones), carried, single=1e-5)
     shifted = blend(W, bones_of(canonical, pose, transl, dtype)) - T
     expected = pad(torch.from_numpy(transl).to(dtype)[:, None], (3, 0)).expand(len(T), 3, 4)
-    torch.testing.assert_close(shifted, expected, **close(dtype, 5e-6))
+    assert_close(shifted, expected, single=5e-6)
 
 
 def squared(T: Tensor) -> Tensor:
@@ -261,11 +258,11 @@ def test_posed_once_is_posed_by_each_route(route: Route, drawn: dict[str, np.nda
         posing.by(other)
     shared, plain = posing.by(route), pose_surfels(*inputs(leaf), route)
     for a, b in zip(shared, plain, strict=True):
-        torch.testing.assert_close(a, b, **close(dtype, 1e-6))
+        assert_close(a, b, single=1e-6)
     ours, expected = gradients(shared, leaf), gradients(plain, leaf)
     for name in leaf:
         found, wanted = (g if g is not None else torch.zeros_like(leaf[name]) for g in (ours[name], expected[name]))
-        torch.testing.assert_close(found, wanted, **close(dtype, 1e-5))
+        assert_close(found, wanted, single=1e-5)
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=str)
@@ -295,9 +292,7 @@ def test_a_route_is_the_open_one_with_gradients_taken_out(route: Route, drawn: d
     for name, found in gradients(posed, leaf).items():
         expected = wanted[name] if wanted[name] is not None else torch.zeros_like(leaf[name])
         assert expected is not None
-        torch.testing.assert_close(
-            found if found is not None else torch.zeros_like(leaf[name]), expected, **close(torch.float64)
-        )
+        assert_close(found if found is not None else torch.zeros_like(leaf[name]), expected)
 
 
 @axiom
@@ -309,9 +304,9 @@ def test_rigid_bones_give_rigid_motion(drawn: dict[str, np.ndarray], G: np.ndarr
     surfels, opacities, _ = inputs(leaf)
     posed = pose_surfels(surfels, opacities, motion[:3].expand(N, 3, 4), OPEN)
     tangents = surfels.axes * surfels.scales[:, None]
-    torch.testing.assert_close(posed.means, apply(motion, surfels.means), **close(dtype, 5e-6))
-    torch.testing.assert_close(posed.tangents, motion[:3, :3] @ tangents, **close(dtype, 1e-6))
-    torch.testing.assert_close(posed.tangents.norm(dim=1), surfels.scales, **close(dtype, 1e-6))
+    assert_close(posed.means, apply(motion, surfels.means), single=5e-6)
+    assert_close(posed.tangents, motion[:3, :3] @ tangents, single=1e-6)
+    assert_close(posed.tangents.norm(dim=1), surfels.scales, single=1e-6)
     neighbours = torch.arange(N).roll(1)[:, None]
     assert isometry_loss(surfels.means, posed.means, neighbours) < (5e-6 if dtype == torch.float32 else 1e-12)
     still = pose_surfels(surfels, opacities, torch.eye(4, dtype=dtype)[:3].expand(N, 3, 4), OPEN)
@@ -327,7 +322,7 @@ def test_a_shift_moves_centres_alone(drawn: dict[str, np.ndarray], shift: np.nda
     (by,) = tensors(dtype, shift)
     before = pose_surfels(surfels, opacities, T, OPEN)
     after = pose_surfels(surfels, opacities, T + pad(by[:, None], (3, 0)), OPEN)
-    torch.testing.assert_close(after.means - before.means, by.expand(N, 3), **close(dtype, 1e-5))
+    assert_close(after.means - before.means, by.expand(N, 3), single=1e-5)
     assert torch.equal(after.tangents, before.tangents)
 
 
@@ -340,5 +335,5 @@ def test_motions_one_after_the_other(drawn: dict[str, np.ndarray], G: np.ndarray
     (motion,) = tensors(torch.float64, G)
     at_once = pose_surfels(surfels, opacities, (motion @ squared(T))[:, :3], OPEN)
     first = pose_surfels(surfels, opacities, T, OPEN)
-    torch.testing.assert_close(at_once.means, apply(motion, first.means), **close(torch.float64))
-    torch.testing.assert_close(at_once.tangents, motion[:3, :3] @ first.tangents, **close(torch.float64))
+    assert_close(at_once.means, apply(motion, first.means))
+    assert_close(at_once.tangents, motion[:3, :3] @ first.tangents)

@@ -18,9 +18,10 @@ ANGLES = (0.0, 1e-12, 1e-7, 1e-4, 9.99e-3, 1.001e-2, 0.3, 1.0, 2.0, np.pi - 1e-3
 """Zero, both sides of where the series of `rotation_exp` ends (1e-2), and up to half a turn."""
 
 
-def close(dtype: torch.dtype, single: float = 1e-5, double: float = 1e-12) -> dict[str, float]:
-    """Absolute tolerance of `assert_close`."""
-    return {"atol": single if dtype == torch.float32 else double, "rtol": 0.0}
+def assert_close(found: Tensor, expected: Tensor, single: float = 1e-5, double: float = 1e-12) -> None:
+    """Equal in shape and dtype, and in value to an absolute tolerance of that dtype."""
+    tolerance = single if found.dtype == torch.float32 else double
+    torch.testing.assert_close(found, expected, atol=tolerance, rtol=0)
 
 
 def vectors(n: int, size: int = 3, low: float = -2.0, high: float = 2.0) -> st.SearchStrategy[np.ndarray]:
