@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from card_setup import Bench, Results, relative
@@ -13,7 +14,7 @@ from fmgs_nerfstudio.fields.light import LightConfig
 from fmgs_nerfstudio.kernels.isometry import distance_change, distance_change_reference
 from fmgs_nerfstudio.kernels.ssim import ssim, ssim_reference
 from fmgs_nerfstudio.model import FMGSModel
-from fmgs_nerfstudio.rendering import Camera, Layer, rasterize, rasterize_finer
+from fmgs_nerfstudio.rendering import Camera, Executor, Layer, rasterize, rasterize_finer
 from fmgs_nerfstudio.routes import OPEN, ROUTES, PosedSurfels
 
 # Chosen, not measured: rounding is 1e-6, and gsplat's atomics add gradients in any order.
@@ -125,11 +126,11 @@ def _against_float64(bench: Bench, posed: PosedSurfels, view: Camera) -> Results
     size = 48 if bench.on_card else 8
     K = view.K * view.K.new_tensor([size / view.width, size / view.height, 1.0])[:, None]
 
-    def draw(executor: str, device: str, dtype: torch.dtype) -> list[Tensor]:
+    def draw(executor: Executor, device: str, dtype: torch.dtype) -> list[Tensor]:
         leaves = [x.to(device, dtype).clone().requires_grad_() for x in posed]
         values = torch.randn(len(posed.means), 4, generator=torch.Generator().manual_seed(0)).to(device, dtype)
         camera = Camera(view.viewmat.to(device, dtype), K.to(device, dtype), size, size)
-        (image,) = rasterize([Layer(*leaves, values)], camera, executor)  # pyright: ignore[reportArgumentType]
+        (image,) = rasterize([Layer(*[*leaves, values])], camera, executor)
         image.square().sum().backward()
         return [image, *(_gradient(x) for x in leaves)]
 
@@ -161,15 +162,21 @@ def pieces(bench: Bench) -> Results:
         found[name] = dict(zip(names, errors, strict=True))
         bench.check(f"{name}, card float32 against CPU float64", found[name], VALUES)
 
-    flags = torch.backends.cudnn, torch.backends.cuda.matmul
+    flags: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
     before = [holder.allow_tf32 for holder in flags]
-    for allowed in (True, False):
-        for holder in flags:
+    try:
+        for allowed in (True, False):
+            for holder in flags:
+                holder.allow_tf32 = allowed
+            compare(
+                f"SSIM, TF32 {'on' if allowed else 'off'}",
+                lambda x: ssim(x, target.to(x)),
+                lambda x: ssim_reference(x, target.to(x)),
+                target * 0.9 + 0.05,
+            )
+    finally:
+        for holder, allowed in zip(flags, before, strict=True):
             holder.allow_tf32 = allowed
-        name = f"SSIM, TF32 {'on' if allowed else 'off'}"
-        compare(name, lambda x: ssim(x, target.to(x)), lambda x: ssim_reference(x, target.to(x)), target * 0.9 + 0.05)
-    for holder, allowed in zip(flags, before, strict=True):
-        holder.allow_tf32 = allowed
 
     config = model.skinning.encoding.config
     points = ((model.surfels.means - model.skinning.low) / model.skinning.extent).clamp(0, 1)

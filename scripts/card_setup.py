@@ -215,8 +215,8 @@ class Bench:
 def _resized(value: Shaped[Tensor, "h w *c"], size: int) -> Shaped[Tensor, "H W *c"]:
     """Bilinear where it is continuous, else the nearest."""
     planes = value[..., None] if value.dim() == 2 else value
-    how = {"mode": "bilinear", "align_corners": False} if value.is_floating_point() else {"mode": "nearest"}
-    made = interpolate(planes.movedim(-1, 0)[None].float(), size=(size, size), **how)[0].movedim(0, -1)
+    mode = "bilinear" if value.is_floating_point() else "nearest"
+    made = interpolate(planes.movedim(-1, 0)[None].float(), size=(size, size), mode=mode)[0].movedim(0, -1)
     made = made.to(value.dtype).contiguous()
     return made[..., 0] if value.dim() == 2 else made
 

@@ -98,7 +98,7 @@ def bounds(
     disc = (radius2 / 2).sqrt()[:, None]
     lower = centre + torch.minimum(offset - half, -disc) - ROUNDING
     upper = centre + torch.maximum(offset + half, disc) + ROUNDING
-    size = centre.new_tensor([camera.width, camera.height])
+    size = torch.cat([centre.new_full((1,), length) for length in (camera.width, camera.height)])  # without a copy
     # An ellipse that reaches the camera's plane has no bounds.
     lower = torch.where(is_ellipse[:, None], lower.clamp(min=0).minimum(size), 0.0)
     upper = torch.where(is_ellipse[:, None], upper.clamp(min=0).minimum(size), size)

@@ -2,6 +2,7 @@
 
 import re
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pytest
@@ -107,7 +108,7 @@ def test_plain_form_equals_convolutions(shape):
 
 @contextmanager
 def tf32(allowed: bool):
-    flags = torch.backends.cudnn, torch.backends.cuda.matmul
+    flags: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
     before = [holder.allow_tf32 for holder in flags]
     try:
         for holder in flags:

@@ -66,6 +66,11 @@ def _waits(what: str) -> None:
         counts.wait(what)
 
 
+def _operates(name: str) -> None:
+    for counts in _counting:
+        counts.operations[name] += 1
+
+
 class CudaTensor(torch.Tensor):
     """Holds a tensor of the CPU. Autograd's engine sees a CPU tensor, since it would ask a card for its streams."""
 
@@ -123,6 +128,7 @@ class CudaTensor(torch.Tensor):
 
     def new_tensor(self, *args: Any, **kwargs: Any) -> Tensor:
         _waits("new_tensor")
+        _operates("new_tensor")
         return CudaTensor(self.held.new_tensor(*_held(args), **kwargs))
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:
@@ -197,6 +203,7 @@ class _Functions(TorchFunctionMode):
             given = any(isinstance(leaf, CudaTensor) for leaf in tree_leaves((args, kwargs)))
             if given and func in (torch.tensor, torch.as_tensor):
                 _waits(func.__name__)
+                _operates(func.__name__)
                 return CudaTensor(func(*_held(args), **kwargs))
             with self.kernels.creating(given):
                 return func(*args, **kwargs)
@@ -204,8 +211,7 @@ class _Functions(TorchFunctionMode):
         kwargs["device"] = "cpu"
         if func in (torch.tensor, torch.as_tensor):
             _waits(func.__name__)
-        for counts in _counting:
-            counts.operations[func.__name__] += 1
+        _operates(func.__name__)
         return tree_map_only(Tensor, CudaTensor, _held(func(*_held(args), **kwargs)))
 
 
@@ -269,8 +275,7 @@ def _move(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         return tensor
     if not (_is_cuda(device) and kwargs.get("non_blocking")):
         _waits("copy")
-    for counts in _counting:
-        counts.operations["copy"] += 1
+    _operates("copy")
     return (_ToCuda if _is_cuda(device) else _ToCpu).apply(tensor)
 
 
@@ -295,8 +300,7 @@ def _count(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         return
     packet = func.overloadpacket
     if not func.is_view and packet is not _aten.detach:
-        for counts in _counting:
-            counts.operations[str(packet)] += 1
+        _operates(str(packet))
     indices = tree_leaves(args[1]) if packet in _INDEXED else []
     masks = [x for x in indices if isinstance(x, Tensor) and x.dtype == torch.bool]
     from_host = [x for x in indices if isinstance(x, Tensor) and not isinstance(x, CudaTensor)]
