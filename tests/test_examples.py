@@ -52,8 +52,9 @@ def test_a_pose_is_rendered_as_nerfstudio_renders_it(tmp_path: Path) -> None:
     elbow = slice(18 * 3, 19 * 3)
     refined = model.poses(pose_id)[0][elbow].detach()
     model.poses.pose[pose_id, elbow] += torch.tensor([0, -60, 30]).deg2rad() - refined
-    assert np.abs(drawn - expected()).mean() < 1  # of 255; FrozenAvatar interpolates the skinning weights
-    assert np.abs(drawn - before).mean() > 2
+    error, change = (np.abs(drawn - picture).mean() for picture in (expected(), before))
+    assert change > 1  # of 255, over the whole image
+    assert error < 0.2 * change  # FrozenAvatar interpolates the skinning weights
 
 
 def test_a_capture_of_one_s_own_is_ready(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -81,9 +82,11 @@ def test_a_modality_is_added_and_learned(tmp_path: Path, monkeypatch: pytest.Mon
     """The capture is gray, so its chromaticity is white: from the sigmoid's middle the map goes there."""
     write_capture(tmp_path / "CoreView_1")
     monkeypatch.setattr(fmgs_avatar.config.pipeline.model, "schedule", Schedule(skinning_fit_steps=10))
+    monkeypatch.setattr(fmgs_avatar.config.optimizers["distilled"]["optimizer"], "lr", 0.05)  # ten times as fast
+    torch.manual_seed(0)
     with mock.patch.dict(MODALITIES):
         run_example("03_add_a_modality.py", tmp_path / "CoreView_1", "--steps", 20, "--out", tmp_path / "out")
     albedo = cv2.imread(str(tmp_path / "out" / "albedo.png"))
     assert albedo.shape == (SIZE, SIZE, 3)
     assert (albedo == 0).all(axis=-1).any()  # nothing is learned where nothing is
-    assert np.percentile(albedo, 95) > 0.6 * 255, np.percentile(albedo, [50, 90, 95, 100])
+    assert np.percentile(albedo, 95) > 0.65 * 255
