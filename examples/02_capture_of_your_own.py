@@ -21,6 +21,7 @@ from fmgs_dataparsers.parser import open_capture
 from scipy.spatial.transform import Rotation
 
 from fmgs_nerfstudio import demo
+from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.body import BodyModel
 from fmgs_nerfstudio.evaluation.check.fit_check import check_capture
 
@@ -65,7 +66,7 @@ def main(options: Options) -> None:
     print("\n".join(report.problems) or "ready")
 
 
-def draw(triangles: np.ndarray, K: np.ndarray, size: int) -> np.ndarray:
+def draw(triangles: Array, K: Array, size: int) -> Array:
     """Image [H, W, 3] of triangles [F, 3, 3] on black, painted from back to front."""
     image = np.zeros((size, size, 3), np.uint8)
     for corners in triangles[np.argsort(-triangles[:, :, 2].mean(axis=1))]:

@@ -221,7 +221,7 @@ class FMGSModel(Model):
         return compose_outputs(rendered, camera, self.background)
 
     def get_loss_dict(
-        self, outputs: dict[str, Any], batch: dict[str, Tensor], metrics_dict: dict[str, Tensor] | None = None
+        self, outputs: dict[str, Any], batch: dict[str, Any], metrics_dict: dict[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
         """The weighted terms of Eq. 21, by the paper's names."""
         points, weights = map(self._on_device, self.surface.sample(1024, self._generator("skin")))
@@ -299,7 +299,7 @@ class FMGSModel(Model):
         return {"psnr": -10 * mse.log10(), "opacity": self.surfels.opacities.detach().mean(), **logged}
 
     def get_image_metrics_and_images(
-        self, outputs: dict[str, Tensor], batch: dict[str, Tensor]
+        self, outputs: dict[str, Tensor], batch: dict[str, Any]
     ) -> tuple[dict[str, float], dict[str, Tensor]]:
         """Metrics of one held-out image, and the images that ns-eval saves."""
         metadata = self.kwargs["metadata"]

@@ -17,6 +17,8 @@ from typing import IO, Any, ClassVar
 
 import numpy as np
 
+from fmgs_nerfstudio.arrays import Array
+
 # Value types only: arrays, numbers, sparse matrices, containers. `_reconstructor` builds only the classes named here.
 _ADMITTED = {
     ("numpy", "ndarray"),
@@ -59,7 +61,7 @@ FAILURES = (
 class _ChumpyArray:
     """Stands for `chumpy.ch.Ch`, of whose state only the values (`x`) are wanted."""
 
-    x: np.ndarray
+    x: Array
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.x = np.asarray(state["x"])
@@ -70,9 +72,9 @@ class _JoblibArray:
 
     shape: tuple[int, ...]
     order: str
-    dtype: np.dtype
+    dtype: np.dtype[Any]
 
-    def read(self, file: IO[bytes]) -> np.ndarray:
+    def read(self, file: IO[bytes]) -> Array:
         if self.dtype.hasobject:
             return _JoblibUnpickler(file).load()
         if getattr(self, "numpy_array_alignment_bytes", None) is not None:
@@ -90,7 +92,7 @@ _STAND_INS: dict[tuple[str, str], type] = {
 
 
 # Not in the standard library's types: only the unpickler written in Python lets an opcode be replaced.
-_PythonUnpickler: Any = pickle._Unpickler
+_PythonUnpickler: Any = pickle._Unpickler  # pyright: ignore[reportPrivateUsage]
 
 
 def _admit(module: str, name: str, import_class: Callable[[str, str], Any]) -> Any:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import cv2
 import numpy as np
@@ -138,7 +138,7 @@ def main(ablation: Ablation) -> None:
 def _steps(ablation: Ablation, out: Path, console: Console) -> int:
     """Asked for, or as this folder was begun with, or by the budget."""
     path = out / "ablation.json"
-    kept = json.loads(path.read_text()) if path.exists() else {}
+    kept: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     data, method = str(ablation.data.resolve()), ablation.method
     if kept and ((kept["data"], kept["method"]) != (data, method) or ablation.steps not in (None, kept["steps"])):
         begun = f"{kept['steps']} steps of {kept['method']} on {kept['data']}"
@@ -150,7 +150,7 @@ def _steps(ablation: Ablation, out: Path, console: Console) -> int:
         kept = {"data": data, "method": method, "steps": steps}
         path.write_text(json.dumps(kept))
     console.print(f"{kept['steps']} steps a row")
-    return kept["steps"]
+    return int(kept["steps"])
 
 
 def _seconds_per_step(data: Path, method: str, out: Path, count: int = 40) -> float:

@@ -9,7 +9,7 @@ import statistics
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,7 +24,7 @@ from fmgs_nerfstudio import model as model_module
 from fmgs_nerfstudio.frozen import FrozenAvatar
 from fmgs_nerfstudio.model import FMGSModel
 from fmgs_nerfstudio.rendering import Camera, Layer
-from fmgs_nerfstudio.rendering.rasterize import _OF_SURFELS
+from fmgs_nerfstudio.rendering.rasterize import _OF_SURFELS  # pyright: ignore[reportPrivateUsage]
 
 _RUN, _FROM = 3000, 2000  # every loss and part is on
 
@@ -75,7 +75,7 @@ class Stages:
         self._undo: list[Callable[[], None]] = []
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
+    def stage(self, name: str) -> Generator[None]:
         pair = None
         if self.on_card:
             pair = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)

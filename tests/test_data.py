@@ -80,7 +80,11 @@ def camera(height: int, width: int) -> Cameras:
 def test_a_crop_sees_the_same_rays() -> None:
     """Pixel (i, j) of the crop is pixel (i + y0, j + x0) of the image, in the maps and in the camera."""
     rows, columns = torch.meshgrid(torch.arange(60.0), torch.arange(40.0), indexing="ij")
-    batch = {"image": torch.stack([rows, columns, rows], -1), "mask": torch.zeros(60, 40, 1), "image_idx": 3}
+    batch: dict[str, Any] = {
+        "image": torch.stack([rows, columns, rows], -1),
+        "mask": torch.zeros(60, 40, 1),
+        "image_idx": 3,
+    }
     batch["mask"][20:40, 10:15] = 1
     whole = camera(60, 40)
     cropped, maps = crop_to_person(whole, batch, margin=0.1)

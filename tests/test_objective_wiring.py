@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 import torch
@@ -349,7 +350,7 @@ def test_maps_of_what_was_rendered() -> None:
         "normal": constant(0.0, 0.3, 0.4),
         "semantics": constant(*[0.5 * (c == 4) for c in range(28)]),
     }
-    maps = compose_outputs(rendered, Camera(torch.eye(4), K, W, H), (1.0, 0.5, 0.0))
+    maps = compose_outputs(rendered, Camera(torch.eye(4), K, W, H), torch.tensor([1.0, 0.5, 0.0]))
     assert maps["rgb"][0, 0].tolist() == pytest.approx([0.95, 0.475, 0.05])
     assert maps["accumulation"][0, 0].item() == pytest.approx(0.25)
     assert maps["depth"][1, 1].item() == pytest.approx(3.0)
@@ -358,7 +359,9 @@ def test_maps_of_what_was_rendered() -> None:
     expected = [0.75 * BACKGROUND_LOGIT if c == 0 else 0.5 * (c == 4) for c in range(28)]
     assert maps["logits"][1, 1].tolist() == pytest.approx(expected)
     nothing = compose_outputs(
-        {name: 0 * value for name, value in rendered.items()}, Camera(torch.eye(4), K, W, H), (1.0, 0.5, 0.0)
+        {name: 0 * value for name, value in rendered.items()},
+        Camera(torch.eye(4), K, W, H),
+        torch.tensor([1.0, 0.5, 0.0]),
     )
     assert nothing["rgb"][0, 0].tolist() == pytest.approx([1.0, 0.5, 0.0])
     assert not nothing["depth"].any()
@@ -389,7 +392,7 @@ def test_what_the_model_hands_to_its_objective(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(model, "run_length", torch.tensor(120))
     with torch.no_grad():
         avatar = model.pose_avatar(0)
-        batch = {"image": constant(0.1, 0.2, 0.3), "image_idx": 4}
+        batch: dict[str, Any] = {"image": constant(0.1, 0.2, 0.3), "image_idx": 4}
         model.get_loss_dict({"avatar": avatar}, batch)  # pyright: ignore[reportArgumentType]
         seen, surfels = recorder.seen, model.surfels()
         assert recorder.progress == 0.25

@@ -22,6 +22,7 @@ from fmgs_dataparsers.conventions import BodyFile, Fit, upward
 from fmgs_dataparsers.files import IMAGE_SUFFIXES, image_size, is_whole
 from fmgs_dataparsers.masks import MaskSource, NoMask, PriorMask
 from fmgs_dataparsers.protocols import ChosenSplit, choose
+from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.maps.maps import Priors, open_priors
 
 Gender = Literal["auto", "neutral", "male", "female"]
@@ -50,9 +51,9 @@ class ReadOptions:
 class Calibration:
     """A camera as far as a reader knows it (see `PinholeCamera`)."""
 
-    K: Float[np.ndarray, "3 3"]
-    world_to_camera: Float[np.ndarray, "4 4"]
-    distortion: Float[np.ndarray, "5"] | None = None
+    K: Float[Array, "3 3"]
+    world_to_camera: Float[Array, "4 4"]
+    distortion: Float[Array, "5"] | None = None
     size: tuple[int, int] | None = None
     """Width and height; none: that of most of its images."""
 

@@ -19,6 +19,7 @@ from jaxtyping import Float, UInt8
 from fmgs_dataparsers.files import CaptureError as CaptureError
 from fmgs_dataparsers.files import decode
 from fmgs_dataparsers.masks import MaskSource
+from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.maps.maps import Kind, Priors, read_labels, read_normal
 
 Split = Literal["train", "novel_view", "novel_pose"]
@@ -28,13 +29,13 @@ Split = Literal["train", "novel_view", "novel_pose"]
 class PinholeCamera:
     """A calibrated camera of the capture at the size of its files."""
 
-    K: Float[np.ndarray, "3 3"]
+    K: Float[Array, "3 3"]
     """Pixels; the centre of the first pixel is at (0.5, 0.5)."""
-    world_to_camera: Float[np.ndarray, "4 4"]
+    world_to_camera: Float[Array, "4 4"]
     """OpenCV axes (x right, y down, z forward), metres."""
     width: int
     height: int
-    distortion: Float[np.ndarray, "5"] | None = None
+    distortion: Float[Array, "5"] | None = None
     """OpenCV's k1, k2, p1, p2, k3."""
 
 
@@ -76,10 +77,10 @@ class Capture:
     protocol: str
     cameras: Mapping[str, PinholeCamera]
     splits: Mapping[Split, tuple[Frame, ...]]
-    poses: Float[np.ndarray, "P 72"]
+    poses: Float[Array, "P 72"]
     """Axis-angle in radians, global orientation first."""
-    transl: Float[np.ndarray, "P 3"]
-    betas: Float[np.ndarray, "S"]
+    transl: Float[Array, "P 3"]
+    betas: Float[Array, "S"]
     body_model: Path
     up: tuple[float, float, float]
     """The world's upward axis."""
@@ -90,22 +91,22 @@ class Capture:
     left_out: tuple[LeftOut, ...] = ()
     """Images of the protocol that are in no split, and why."""
 
-    def intrinsics(self, camera: str) -> tuple[Float[np.ndarray, "3 3"], int, int]:
+    def intrinsics(self, camera: str) -> tuple[Float[Array, "3 3"], int, int]:
         """K, width and height at working size."""
         source = self.cameras[camera]
         scale = np.diag([1 / self.downscale, 1 / self.downscale, 1.0])
         return scale @ source.K, source.width // self.downscale, source.height // self.downscale
 
-    def image(self, frame: Frame) -> UInt8[np.ndarray, "H W 3"]:
+    def image(self, frame: Frame) -> UInt8[Array, "H W 3"]:
         """The RGB image with its own background."""
         image = decode(frame.image, cv2.IMREAD_COLOR)[..., ::-1]
         return self._to_working_size(image, frame.image, frame.camera, cv2.INTER_AREA)
 
-    def mask(self, frame: Frame) -> Float[np.ndarray, "H W"]:
+    def mask(self, frame: Frame) -> Float[Array, "H W"]:
         """Foreground coverage in 0..1; soft where the source is soft, or was reduced or undistorted."""
         return self._to_working_size(frame.mask.read(), frame.mask.file, frame.camera, cv2.INTER_AREA)
 
-    def prior(self, kind: Kind, frame: Frame) -> np.ndarray | None:
+    def prior(self, kind: Kind, frame: Frame) -> Array | None:
         """A prior map in the canonical form of `Priors.read`, or None where this frame has none."""
         if self.priors is None or not self.priors.exists(kind, frame.camera, frame.stem):
             return None
@@ -113,7 +114,7 @@ class Capture:
         path = self.priors.path(kind, frame.camera, frame.stem)
         return self._to_working_size(value, path, frame.camera, cv2.INTER_NEAREST)
 
-    def truth(self, frame: Frame) -> dict[str, np.ndarray]:
+    def truth(self, frame: Frame) -> dict[str, Array]:
         """Exact depth (metres), normal, semantics and mask where the capture has them; training never asks."""
         folder = self.root / "ground_truth"
         if not folder.is_dir():
@@ -140,7 +141,7 @@ class Capture:
         some = frames[:: max(1, len(frames) // 8)][:8]
         return round(float(np.mean([self.mask(frame).sum() for frame in some])))
 
-    def _to_working_size(self, image: np.ndarray, path: Path, camera: str, interpolation: int) -> np.ndarray:
+    def _to_working_size(self, image: Array, path: Path, camera: str, interpolation: int) -> Array:
         source = self.cameras[camera]
         if image.shape[:2] != (source.height, source.width):
             raise CaptureError(
@@ -158,11 +159,11 @@ class Capture:
         return np.ascontiguousarray(image)
 
     @cached_property
-    def _undistortion(self) -> Callable[[str], tuple[np.ndarray, np.ndarray]]:
+    def _undistortion(self) -> Callable[[str], tuple[Array, Array]]:
         """OpenCV's maps; for a few cameras at a time, because each takes 8 bytes a pixel."""
 
         @lru_cache(maxsize=4)
-        def maps(name: str) -> tuple[np.ndarray, np.ndarray]:
+        def maps(name: str) -> tuple[Array, Array]:
             camera = self.cameras[name]
             K = camera.K.copy()
             K[:2, 2] -= 0.5  # OpenCV's pixel centres are at whole numbers

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
 from fmgs_dataparsers.files import CaptureError, array
+from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.body import BodyModel, find_body_model
 
 N_BETAS = 10
@@ -22,11 +23,11 @@ N_BETAS = 10
 class Fit:
     """SMPL at one time. The pelvis says where: unlike `transl` it means the same whatever the shape."""
 
-    pose: Float[np.ndarray, "72"]
+    pose: Float[Array, "72"]
     """Axis-angle in radians, global orientation first."""
-    pelvis: Float[np.ndarray, "3"]
+    pelvis: Float[Array, "3"]
     """Root joint, metres."""
-    betas: Float[np.ndarray, "S"]
+    betas: Float[Array, "S"]
 
 
 class BodyFile:
@@ -52,12 +53,12 @@ class BodyFile:
         """
         return BodyFile(find_body_model(gender, places))
 
-    def joints(self, betas: Float[np.ndarray, "S"]) -> Float[np.ndarray, "24 3"]:
+    def joints(self, betas: Float[Array, "S"]) -> Float[Array, "24 3"]:
         """J(beta), metres. More betas than the model knows are left out."""
         n = min(len(betas), self._directions.shape[-1])
         return self._joints + self._directions[..., :n] @ betas[:n]
 
-    def betas(self, joints: Float[np.ndarray, "J 3"], ridge: float = 0.0) -> Float[np.ndarray, "10"]:
+    def betas(self, joints: Float[Array, "J 3"], ridge: float = 0.0) -> Float[Array, "10"]:
         """The shape whose first J joints lie, from the pelvis, where `joints` do; least squares.
 
         `ridge` in metres per unit of beta keeps the shape near the mean where the joints are another model's.
@@ -68,12 +69,12 @@ class BodyFile:
         pull = ridge * np.eye(away.shape[1])
         return np.linalg.lstsq(np.vstack([away, pull]), np.r_[target.ravel(), np.zeros(len(pull))], rcond=None)[0]
 
-    def fit(self, source: Path, pose: np.ndarray, transl: np.ndarray, betas: np.ndarray) -> Fit:
+    def fit(self, source: Path, pose: Array, transl: Array, betas: Array) -> Fit:
         """From smplx's sense: the root turns about the pelvis J0, and `transl` comes on top."""
         transl, betas = array(source, "translation", transl, 3), array(source, "betas", betas, -1)
         return checked(source, pose, transl + self.joints(betas)[0], betas)
 
-    def fit_easymocap(self, source: Path, poses: np.ndarray, Rh: np.ndarray, Th: np.ndarray, betas: np.ndarray) -> Fit:
+    def fit_easymocap(self, source: Path, poses: Array, Rh: Array, Th: Array, betas: Array) -> Fit:
         """From EasyMocap's sense: V = R(Rh) X + Th, about the origin; X has no root turn (its doc/02_output.md)."""
         Rh, Th = array(source, "Rh", Rh, 3), array(source, "Th", Th, 3)
         poses, betas = array(source, "poses", poses, -1), array(source, "shapes", betas, -1)
@@ -82,7 +83,7 @@ class BodyFile:
         return checked(source, np.r_[Rh, poses[-69:]], easymocap_pelvis(Rh, Th, self.joints(betas)[0]), betas)
 
 
-def checked(source: Path, pose: np.ndarray, pelvis: np.ndarray, betas: np.ndarray) -> Fit:
+def checked(source: Path, pose: Array, pelvis: Array, betas: Array) -> Fit:
     """A fit of finite values and the right sizes.
 
     Raises:
@@ -93,14 +94,12 @@ def checked(source: Path, pose: np.ndarray, pelvis: np.ndarray, betas: np.ndarra
     )
 
 
-def easymocap_pelvis(
-    Rh: Float[np.ndarray, "3"], Th: Float[np.ndarray, "3"], joint: Float[np.ndarray, "3"]
-) -> Float[np.ndarray, "3"]:
+def easymocap_pelvis(Rh: Float[Array, "3"], Th: Float[Array, "3"], joint: Float[Array, "3"]) -> Float[Array, "3"]:
     """The pelvis of V = R(Rh) X + Th. In smplx's sense transl = pelvis - J0 = Th + R J0 - J0."""
     return Th + Rotation.from_rotvec(Rh).apply(joint)
 
 
-def seen_from(fit: Fit, world_to_camera: Float[np.ndarray, "4 4"], units_per_metre: float = 1.0) -> Fit:
+def seen_from(fit: Fit, world_to_camera: Float[Array, "4 4"], units_per_metre: float = 1.0) -> Fit:
     """The fit in the camera's axes, in metres: a camera that moves becomes one that rests at the origin.
 
     `fit` is metric but for its pelvis, which is in the world's units, as is `world_to_camera`.
@@ -111,38 +110,38 @@ def seen_from(fit: Fit, world_to_camera: Float[np.ndarray, "4 4"], units_per_met
     return Fit(np.r_[root, fit.pose[3:]], pelvis, fit.betas)
 
 
-def upward(poses: Float[np.ndarray, "P 72"]) -> tuple[float, float, float]:
+def upward(poses: Float[Array, "P 72"]) -> tuple[float, float, float]:
     """The mean direction from feet to head: up, where the capture does not say."""
     mean = Rotation.from_rotvec(poses[:, :3]).apply([0.0, 1.0, 0.0]).mean(0)
     x, y, z = (float(value) for value in mean / np.linalg.norm(mean))
     return x, y, z
 
 
-def axis_angle(matrices: np.ndarray) -> Float[np.ndarray, "N"]:
+def axis_angle(matrices: Array) -> Float[Array, "N"]:
     """Rotation matrices [..., 3, 3] as axis-angles in a row."""
     return Rotation.from_matrix(np.array(matrices, np.float64).reshape(-1, 3, 3)).as_rotvec().ravel()
 
 
-def rotation(matrix: np.ndarray) -> Float[np.ndarray, "3 3"]:
+def rotation(matrix: Array) -> Float[Array, "3 3"]:
     """The rotation nearest to a matrix that was stored in low precision."""
     u, _, vt = np.linalg.svd(np.asarray(matrix, np.float64).reshape(3, 3))
     return u @ np.diag([1, 1, np.linalg.det(u @ vt)]) @ vt
 
 
-def world_to_camera(R: np.ndarray, T: np.ndarray) -> Float[np.ndarray, "4 4"]:
+def world_to_camera(R: Array, T: Array) -> Float[Array, "4 4"]:
     """OpenCV's R and T (metres) as one matrix."""
     matrix = np.eye(4)
     matrix[:3, :3], matrix[:3, 3] = rotation(R), np.asarray(T, np.float64).ravel()
     return matrix
 
 
-def opencv_intrinsics(K: np.ndarray) -> Float[np.ndarray, "3 3"]:
+def opencv_intrinsics(K: Array) -> Float[Array, "3 3"]:
     """OpenCV's pixel centres are at whole numbers; ours at + 0.5."""
     K = np.array(K, np.float64).reshape(3, 3)
     K[:2, 2] += 0.5
     return K
 
 
-def centred_intrinsics(focal: float, width: int, height: int) -> Float[np.ndarray, "3 3"]:
+def centred_intrinsics(focal: float, width: int, height: int) -> Float[Array, "3 3"]:
     """A pinhole camera that looks at the middle of the image."""
     return np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]], np.float64)

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from fmgs_nerfstudio import unpickle
+from fmgs_nerfstudio.arrays import Array
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 _EXIF_ORIENTATION = 0x0112
@@ -70,7 +71,7 @@ def entries(path: Path, content: Any, *keys: str) -> list[Any]:
     return [content[key] for key in keys]
 
 
-def array(path: Path, name: str, value: Any, *shape: int) -> np.ndarray:
+def array(path: Path, name: str, value: Any, *shape: int) -> Array:
     """`value`, read from `path`, as finite float64 of this shape but for axes of length 1; (-1,): any length but 0."""
     found = _numbers(path, name, value)
     wanted = (found.size,) if shape == (-1,) else shape
@@ -81,13 +82,13 @@ def array(path: Path, name: str, value: Any, *shape: int) -> np.ndarray:
     return found.reshape(shape)
 
 
-def arrays(path: Path, content: Any, **shapes: tuple[int, ...]) -> list[np.ndarray]:
+def arrays(path: Path, content: Any, **shapes: tuple[int, ...]) -> list[Array]:
     """The entries of these names in the dictionary `content`, each as `array`."""
     values = entries(path, content, *shapes)
     return [array(path, name, value, *shapes[name]) for name, value in zip(shapes, values, strict=True)]
 
 
-def stack(path: Path, name: str, value: Any, *shape: int, counts: Collection[int] = ()) -> np.ndarray:
+def stack(path: Path, name: str, value: Any, *shape: int, counts: Collection[int] = ()) -> Array:
     """`value` as float64 [N, *shape], N one of `counts`, if given; -1: any length. Rows may hold a NaN: each is
     checked when it is used, so that one bad row does not cost the others."""
     found = _numbers(path, name, value)
@@ -102,7 +103,7 @@ def stack(path: Path, name: str, value: Any, *shape: int, counts: Collection[int
     return found.reshape(n, *row)
 
 
-def _numbers(path: Path, name: str, value: Any) -> np.ndarray:
+def _numbers(path: Path, name: str, value: Any) -> Array:
     try:
         return np.asarray(value, np.float64)
     except (TypeError, ValueError) as error:
@@ -164,9 +165,9 @@ def is_whole(path: Path) -> bool:
     return True
 
 
-def decode(path: Path, flags: int) -> np.ndarray:
+def decode(path: Path, flags: int) -> Array:
     """An image as OpenCV reads it."""
-    image = cv2.imread(str(path), flags)
+    image: Any = cv2.imread(str(path), flags)  # None where it cannot, though its types do not say so
     if image is None:
         raise CaptureError(f"{path} cannot be read as an image; copy it again from its source")
     return image

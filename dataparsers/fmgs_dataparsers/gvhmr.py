@@ -21,6 +21,7 @@ from fmgs_dataparsers.conventions import N_BETAS, BodyFile, Fit, checked
 from fmgs_dataparsers.files import array, entries, read_npz, stack
 from fmgs_dataparsers.own_video import masks_beside
 from fmgs_dataparsers.video import source_frames
+from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.unpickle import FAILURES
 
 NAME = "gvhmr"
@@ -81,7 +82,7 @@ def _load(path: Path) -> Any:
         raise CaptureError(f"{path} cannot be read as a file of tensors: {error}; copy it again") from error
 
 
-def _shape(root: Path, options: ReadOptions, body: BodyFile, betas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _shape(root: Path, options: ReadOptions, body: BodyFile, betas: Array) -> tuple[Array, Array]:
     """SMPL's betas, and the pelvis of the shaped SMPL-X, metres."""
     model = options.body_model
     own = [model.parent if model.is_file() else model] if model else []

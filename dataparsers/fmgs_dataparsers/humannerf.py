@@ -20,6 +20,7 @@ from fmgs_dataparsers.conventions import BodyFile, Fit, checked, easymocap_pelvi
 from fmgs_dataparsers.files import array, arrays, entries, images_in, read_json, read_npy, read_pickle, stack
 from fmgs_dataparsers.own_video import masks_beside
 from fmgs_dataparsers.protocols import subject_of
+from fmgs_nerfstudio.arrays import Array
 
 NAME = "humannerf"
 SIGNATURE = "images/ with cameras.pkl and mesh_infos.pkl, or with metadata.json"
@@ -69,7 +70,7 @@ def read(root: Path, options: ReadOptions) -> Capture:
     )
 
 
-Camera = tuple[np.ndarray, np.ndarray | None, np.ndarray]
+Camera = tuple[Array, Array | None, Array]
 """K, distortion, and the world seen from the camera."""
 _Readers = tuple[Collection[str], Callable[[str], Camera], Callable[[str], Fit]]
 """Stems with a camera; camera and fit of a stem."""

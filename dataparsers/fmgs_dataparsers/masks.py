@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +14,11 @@ import numpy as np
 from jaxtyping import Float
 
 from fmgs_dataparsers.files import CaptureError, decode, image_size, is_whole
+from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.maps.maps import Priors
 from fmgs_nerfstudio.unpickle import FAILURES
 
-Mask = Float[np.ndarray, "H W"]
+Mask = Float[Array, "H W"]
 
 
 class MaskSource(Protocol):
@@ -96,7 +97,7 @@ class ArrayMask:
         coverage = _coverage(np.asarray(self._open()))
         return 1 - coverage if self.inverted else coverage
 
-    def _open(self) -> np.ndarray:
+    def _open(self) -> Array:
         try:
             array = np.load(self.file, mmap_mode="r", allow_pickle=False)
         except FAILURES as error:
@@ -205,7 +206,7 @@ def run_lengths(counts: bytes) -> list[int]:
 
 
 @contextmanager
-def open_hdf(path: Path) -> Iterator[h5py.File]:
+def open_hdf(path: Path) -> Generator[h5py.File]:
     """An HDF5 file for reading.
 
     Raises:
@@ -235,7 +236,7 @@ def _dataset(path: Path, content: h5py.File) -> h5py.Dataset:
     return found
 
 
-def _coverage(values: np.ndarray) -> Mask:
+def _coverage(values: Array) -> Mask:
     top = 1.0
     if values.dtype.kind in "iu" and values.max(initial=0) > 1:
         top = 255.0 if values.max() <= 255 else 65535.0

@@ -21,6 +21,7 @@ from fmgs_dataparsers.files import array, by_name, entries, images_in, number, r
 from fmgs_dataparsers.masks import ArrayMask, ImageMask, MaskSource
 from fmgs_dataparsers.own_video import longest_track, row_of
 from fmgs_dataparsers.protocols import BLACK, ChosenSplit
+from fmgs_nerfstudio.arrays import Array
 
 NAME = "neuman"
 SIGNATURE = "images/, sparse/cameras.txt, and alignments.npy or 4d_humans/smpl_optimized_aligned_scale.npz"
@@ -172,7 +173,7 @@ def _intrinsics(path: Path) -> Calibration:
     return Calibration(K, np.eye(4), None, (int(width), int(height)))
 
 
-def _extrinsics(path: Path) -> dict[str, np.ndarray]:
+def _extrinsics(path: Path) -> dict[str, Array]:
     """World to camera by image name: every other line is one of id, quaternion (w first), translation, camera, name."""
     poses = {}
     for words in _lines(path)[::2]:

@@ -16,6 +16,7 @@ from fmgs_dataparsers.conventions import Fit, opencv_intrinsics
 from fmgs_dataparsers.files import array, arrays, entries, read_pickle, stack
 from fmgs_dataparsers.masks import HdfMask, count_masks, open_hdf
 from fmgs_dataparsers.video import source_frames
+from fmgs_nerfstudio.arrays import Array
 
 NAME = "people-snapshot"
 SIGNATURE = "camera.pkl with masks.hdf5 and reconstructed_poses.hdf5"
@@ -74,7 +75,7 @@ def read_camera(path: Path) -> Calibration:
     return Calibration(opencv_intrinsics(K), np.eye(4), k, (int(width), int(height)))
 
 
-def _poses(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _poses(path: Path) -> tuple[Array, Array, Array]:
     with open_hdf(path) as file:
         content = {key: np.asarray(file[key]) for key in ("pose", "trans", "betas") if key in file}
     pose, trans, betas = entries(path, content, "pose", "trans", "betas")

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.unpickle import read_npz, read_pickle
 
 N_JOINTS = 24
@@ -61,7 +62,7 @@ class BodyModel:
         data = _read(path)
         n_vertices = len(data["v_template"])
 
-        def tensor(value: np.ndarray) -> Tensor:
+        def tensor(value: Array) -> Tensor:
             return torch.from_numpy(np.ascontiguousarray(value, dtype=np.float32))
 
         return BodyModel(
@@ -102,7 +103,7 @@ class BodyModel:
         return posed[0] + transl
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
+def _read(path: Path) -> dict[str, Array]:
     """SMPL's arrays, of the right shapes and finite."""
     data = read_npz(path, _KEYS) if path.suffix == ".npz" else read_pickle(path)
     if not isinstance(data, dict):
@@ -134,7 +135,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _parents(path: Path, kintree_table: Int[np.ndarray, "2 24"]) -> tuple[int, ...]:
+def _parents(path: Path, kintree_table: Int[Array, "2 24"]) -> tuple[int, ...]:
     parents = (-1, *(int(parent) for parent in kintree_table[0, 1:]))
     if not all(0 <= parent < joint for joint, parent in enumerate(parents[1:], 1)):
         raise ValueError(f"{path}: kintree_table is no tree of joints; get the file again")

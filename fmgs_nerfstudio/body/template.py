@@ -10,6 +10,8 @@ import trimesh
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from fmgs_nerfstudio.arrays import Array
+
 
 @dataclass(frozen=True)
 class TemplateMesh:
@@ -41,9 +43,7 @@ def upsample(
     return TemplateMesh(v.contiguous(), torch.from_numpy(f.astype(np.int64)), w.contiguous())
 
 
-def _split_longest_edges(
-    attributes: Float[np.ndarray, "V D"], f: Int[np.ndarray, "F 3"], most: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _split_longest_edges(attributes: Float[Array, "V D"], f: Int[Array, "F 3"], most: int) -> tuple[Array, Array]:
     """Halve up to `most` edges, each the longest of both its faces: so no face is split twice in one round."""
     corners = np.arange(3)
     edges = np.sort(np.stack([f, np.roll(f, -1, axis=1)], axis=-1), axis=-1)  # [F, 3, 2]: edge k runs from corner k

@@ -1,3 +1,4 @@
+# pyright: standard
 """The one renderer of a body mesh: what a pinhole camera sees of it at the centres of its pixels.
 
 With corners in pixels, a = K p = (x z, y z, z), the ray through a pixel's centre d = (x, y, 1) hits the triangle a b c
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
+from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.body.model import BodyModel
 from fmgs_nerfstudio.kernels.compiled import device_function
 
@@ -25,21 +27,21 @@ NEAR = 0.01
 class MeshView:
     """A triangle mesh as a camera sees it."""
 
-    face: Int[np.ndarray, "H W"]
+    face: Int[Array, "H W"]
     """Index of the face at a pixel's centre, -1 where nothing is."""
-    depth: Float[np.ndarray, "H W"]
+    depth: Float[Array, "H W"]
     """z-depth in metres, 0 where nothing is."""
-    points: Float[np.ndarray, "V 3"]
+    points: Float[Array, "V 3"]
     """Vertices in the camera: OpenCV axes, metres."""
-    faces: Int[np.ndarray, "F 3"]
+    faces: Int[Array, "F 3"]
 
     @property
-    def silhouette(self) -> Bool[np.ndarray, "H W"]:
+    def silhouette(self) -> Bool[Array, "H W"]:
         """Whether there is anything."""
         return self.face >= 0
 
     @property
-    def normal(self) -> Float[np.ndarray, "H W 3"]:
+    def normal(self) -> Float[Array, "H W 3"]:
         """Unit normals of the faces, to the side that sees their corners counter-clockwise; 0 where nothing is.
 
         Camera space, OpenGL axes: x right, y up, z toward the camera.
@@ -53,10 +55,10 @@ class MeshView:
 
 
 def view_mesh(
-    vertices: Float[np.ndarray, "V 3"],
-    faces: Int[np.ndarray, "F 3"],
-    K: Float[np.ndarray, "3 3"],
-    world_to_camera: Float[np.ndarray, "4 4"],
+    vertices: Float[Array, "V 3"],
+    faces: Int[Array, "F 3"],
+    K: Float[Array, "3 3"],
+    world_to_camera: Float[Array, "4 4"],
     width: int,
     height: int,
 ) -> MeshView:
@@ -75,30 +77,30 @@ def view_mesh(
 class PosedBody:
     """One body and its poses, from which it is viewed again and again."""
 
-    def __init__(self, body: BodyModel, betas: Float[np.ndarray, "S"], poses: Float[np.ndarray, "P 72"]) -> None:
+    def __init__(self, body: BodyModel, betas: Float[Array, "S"], poses: Float[Array, "P 72"]) -> None:
         self.body = body
         self._betas, self._poses = torch.from_numpy(betas).float(), torch.from_numpy(poses).float()
         self._faces = body.faces.numpy()
         self._posed = lru_cache(maxsize=4)(self._at_the_origin)  # a frame's pose and its neighbours'
 
     @property
-    def pelvis(self) -> Float[np.ndarray, "3"]:
+    def pelvis(self) -> Float[Array, "3"]:
         """J_0 of the shaped T-pose, metres."""
         return self.body.shape(self._betas)[1][0].double().numpy()
 
     def view(
         self,
         pose_id: int,
-        transl: Float[np.ndarray, "3"],
-        K: Float[np.ndarray, "3 3"],
-        world_to_camera: Float[np.ndarray, "4 4"],
+        transl: Float[Array, "3"],
+        K: Float[Array, "3 3"],
+        world_to_camera: Float[Array, "4 4"],
         width: int,
         height: int,
     ) -> MeshView:
         """The body in row `pose_id` of the poses, moved by `transl` metres; the camera as in `view_mesh`."""
         return view_mesh(self._posed(pose_id) + transl, self._faces, K, world_to_camera, width, height)
 
-    def _at_the_origin(self, pose_id: int) -> Float[np.ndarray, "V 3"]:
+    def _at_the_origin(self, pose_id: int) -> Float[Array, "V 3"]:
         return self.body.vertices(self._betas, self._poses[pose_id], torch.zeros(3)).double().numpy()
 
 

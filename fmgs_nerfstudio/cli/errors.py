@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 
 @contextmanager
-def in_one_line(program: str, *errors: type[Exception], interrupted: str) -> Iterator[None]:
+def in_one_line(program: str, *errors: type[Exception], interrupted: str) -> Generator[None]:
     """Exit with status 1 on `errors` and OSError, 130 on Ctrl-C, after one line that says which; others pass."""
     try:
         yield

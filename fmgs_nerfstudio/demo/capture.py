@@ -28,6 +28,7 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
+from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.body import BodyModel
 from fmgs_nerfstudio.demo import noise
 from fmgs_nerfstudio.demo.person import Person
@@ -121,7 +122,7 @@ class CaptureWriter:
         self.view = [int((k + 0.5) * step) for k in range(preset.view_frames)]
         self.pose = list(range(preset.train_frames, preset.train_frames + preset.pose_frames))
         held_out = [name for name, _, _ in CAMERAS if name != TRAIN_CAMERA]
-        self.protocol = {
+        self.protocol: dict[str, Any] = {
             "name": "demo",
             "body_model": "SMPL_NEUTRAL.npz",
             "train": {"cameras": [TRAIN_CAMERA], "frames": self.train},
@@ -179,7 +180,7 @@ class CaptureWriter:
         if not cv2.imwrite(str(path), np.rint(picture.depth / _DEPTH_UNIT).astype(np.uint16)):
             raise OSError(f"OpenCV could not write {path}")
 
-    def _write_priors(self, picture: Picture, mask: np.ndarray, name: str, stem: str, rng: np.random.Generator) -> None:
+    def _write_priors(self, picture: Picture, mask: Array, name: str, stem: str, rng: np.random.Generator) -> None:
         if self.priors is None:
             return
         options, hit = self.options, picture.depth > 0

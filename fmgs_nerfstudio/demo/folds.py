@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.sparse import csr_matrix
 
+from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.demo.easing import bump, smoothstep
 from fmgs_nerfstudio.demo.noise import value_noise
 
@@ -23,12 +24,12 @@ class _Term(NamedTuple):
     """Folds that one joint makes, on the cloth near it."""
 
     joint: int
-    near: Int[np.ndarray, "N"]
-    shortening: Float[np.ndarray, "N 3"]
+    near: Int[Array, "N"]
+    shortening: Float[Array, "N 3"]
     """Excess length per radian of the joint's rotation vector."""
-    axis: Float[np.ndarray, "3"]
-    bend: Float[np.ndarray, "N"]
-    twist: Float[np.ndarray, "N"]
+    axis: Float[Array, "3"]
+    bend: Float[Array, "N"]
+    twist: Float[Array, "N"]
 
 
 class Folds:
@@ -41,10 +42,10 @@ class Folds:
 
     def __init__(
         self,
-        strength: Float[np.ndarray, "V"],
+        strength: Float[Array, "V"],
         weights: csr_matrix,
-        anchor: Float[np.ndarray, "V 3"],
-        joints: Float[np.ndarray, "24 3"],
+        anchor: Float[Array, "V 3"],
+        joints: Float[Array, "24 3"],
         seed: int,
     ) -> None:
         """`strength` 0: a vertex that never moves; `weights` [V, 24] and `anchor` are the rest pose's."""
@@ -60,9 +61,9 @@ class Folds:
     def _term(
         self,
         joint: int,
-        p: Float[np.ndarray, "K 3"],
-        weights: Float[np.ndarray, "K 24"],
-        joints: Float[np.ndarray, "24 3"],
+        p: Float[Array, "K 3"],
+        weights: Float[Array, "K 24"],
+        joints: Float[Array, "24 3"],
     ) -> _Term:
         child, wavelength = _FOLDING[joint]
         moving = weights[:, _descendants(joint)].sum(1)
@@ -83,7 +84,7 @@ class Folds:
         shortening = np.cross(axis, offset) * (bell / 0.11)[:, None]
         return _Term(joint, near, *(a.astype(np.float32) for a in (shortening, axis, bend, twist)))
 
-    def _standing(self, p: Float[np.ndarray, "K 3"]) -> Float[np.ndarray, "K"]:
+    def _standing(self, p: Float[Array, "K 3"]) -> Float[Array, "K"]:
         """Folds that are always there: a shirt hangs in vertical ones, sleeves and trousers stack at their ends."""
         wander, fray = self._wander, self._fray
         x, y, z = p.T
@@ -94,7 +95,7 @@ class Folds:
         thigh = _ridge(y / 0.11 + 0.4 * np.abs(x) / 0.05 + 2.0 * wander) * bump(y, -0.55, 0.2) * 0.005
         return ((hang + stack + cuff + thigh) * (0.35 + 0.65 * fray)).astype(np.float32)
 
-    def height(self, pose: Float[np.ndarray, "72"]) -> tuple[Int[np.ndarray, "K"], Float[np.ndarray, "K"]]:
+    def height(self, pose: Float[Array, "72"]) -> tuple[Int[Array, "K"], Float[Array, "K"]]:
         """Which vertices to move along their normal, and by how much."""
         height = self._still.copy()
         rotations = pose.reshape(24, 3).astype(np.float32)
@@ -105,12 +106,12 @@ class Folds:
         return self.index, self.strength * np.minimum(height, 0.018)
 
 
-def _ridge(phase: np.ndarray) -> np.ndarray:
+def _ridge(phase: Array) -> Array:
     """Folds of unit height: round tops, narrow valleys."""
     return np.abs(np.cos(np.pi * phase)) ** 0.8
 
 
-def _across(axis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _across(axis: Array) -> tuple[Array, Array]:
     side = np.cross(axis, [0.0, 0.0, 1.0])
     side /= np.linalg.norm(side)
     return side, np.cross(side, axis)

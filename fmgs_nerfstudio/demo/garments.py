@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
+from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.demo.easing import smoothstep
 from fmgs_nerfstudio.demo.mesh import neighbour_mean
 from fmgs_nerfstudio.demo.skinned_surface import Anatomy, Level, SkinnedSurface
@@ -44,7 +45,7 @@ def finished(cloth: SkinnedSurface, level: Level, fine: bool) -> SkinnedSurface:
 def shirt(anatomy: Anatomy, fine: bool, sleeve: float, hem: float, loose: float, neck: str, tucked: bool) -> Garment:
     """A T-shirt or a pullover: sleeves to |x| = `sleeve`, down to y = `hem`, standing off about `loose` metres."""
 
-    def level(p: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N"]:
+    def level(p: Float[Array, "N 3"]) -> Float[Array, "N"]:
         x, y, z = np.abs(p[:, 0]), p[:, 1], p[:, 2]
         neckline = 0.352 - y - 0.62 * (z - 0.02)
         if neck == "v":
@@ -71,7 +72,7 @@ def shirt(anatomy: Anatomy, fine: bool, sleeve: float, hem: float, loose: float,
 def trousers(anatomy: Anatomy, fine: bool, waist: float, hem: float, loose: float, taper: float) -> Garment:
     """Shorts or trousers from y = `waist` down to y = `hem`; `taper` < 1 narrows the hem."""
 
-    def level(p: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N"]:
+    def level(p: Float[Array, "N 3"]) -> Float[Array, "N"]:
         y = p[:, 1]
         return np.where(np.abs(p[:, 0]) > 0.5, -1.0, np.minimum(waist - y, y - hem))
 
@@ -86,10 +87,10 @@ def trousers(anatomy: Anatomy, fine: bool, waist: float, hem: float, loose: floa
 def skirt(anatomy: Anatomy, fine: bool, waist: float, hem: float, flare: float, pleats: int) -> Garment:
     """A skirt down to y = `hem`, wider by `flare` metres there, with `pleats` waves around."""
 
-    def level(p: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N"]:
+    def level(p: Float[Array, "N 3"]) -> Float[Array, "N"]:
         return np.minimum(waist - p[:, 1], p[:, 1] - hem)
 
-    def covers(p: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N"]:  # legs are seen from below
+    def covers(p: Float[Array, "N 3"]) -> Float[Array, "N"]:  # legs are seen from below
         return np.where(np.abs(p[:, 0]) > 0.5, -1.0, np.minimum(waist - p[:, 1], p[:, 1] - max(hem, -0.33) - 0.02))
 
     cloth = patch(anatomy, "skirt", "skirt", "Lower_Clothing", level).smoothed_weights(8)
@@ -107,10 +108,10 @@ def skirt(anatomy: Anatomy, fine: bool, waist: float, hem: float, flare: float, 
 def socks(anatomy: Anatomy, fine: bool, top: float) -> Garment:
     """Socks up to y = `top`."""
 
-    def level(p: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N"]:
+    def level(p: Float[Array, "N 3"]) -> Float[Array, "N"]:
         return np.where(np.abs(p[:, 0]) > 0.5, -1.0, top - p[:, 1])
 
-    def shown(p: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N"]:
+    def shown(p: Float[Array, "N 3"]) -> Float[Array, "N"]:
         return np.minimum(level(p), shoe_line(p) + 0.03)  # toes would poke through the shoe
 
     cloth = patch(anatomy, "tights", "socks", "Left_Sock", shown)
@@ -118,7 +119,7 @@ def socks(anatomy: Anatomy, fine: bool, top: float) -> Garment:
     return Garment(replace(finished(cloth, shown, fine), folds=0.15), level)
 
 
-def shoe_line(p: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N"]:
+def shoe_line(p: Float[Array, "N 3"]) -> Float[Array, "N"]:
     """Height above the opening of a low shoe: higher at heel and tongue than at the sides."""
     z = p[:, 2]
     return p[:, 1] + 1.122 - 0.022 * smoothstep(0.02, -0.06, z) - 0.03 * smoothstep(0.03, 0.085, z)
@@ -127,7 +128,7 @@ def shoe_line(p: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N"]:
 def shoes(anatomy: Anatomy, fine: bool, sole: float) -> Garment:
     """Low shoes with a flat outsole `sole` metres thick."""
 
-    def level(p: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N"]:
+    def level(p: Float[Array, "N 3"]) -> Float[Array, "N"]:
         return np.where(np.abs(p[:, 0]) > 0.5, -1.0, -shoe_line(p))
 
     cloth = patch(anatomy, "tights", "shoes", "Left_Shoe", level)
@@ -160,7 +161,7 @@ def watch(anatomy: Anatomy, fine: bool) -> Garment:
     """A wrist watch on the left arm: a strap and a round case on the back of the wrist."""
     at = np.array([0.688, 0.2655, 0.038])
 
-    def level(p: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N"]:
+    def level(p: Float[Array, "N 3"]) -> Float[Array, "N"]:
         return np.where(
             p[:, 0] < 0.5, -1.0, 0.0105 + 0.006 * smoothstep(0.27, 0.285, p[:, 1]) - np.abs(p[:, 0] - at[0])
         )

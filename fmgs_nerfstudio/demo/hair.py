@@ -7,6 +7,7 @@ from jaxtyping import Float
 from scipy.ndimage import gaussian_filter1d
 from scipy.spatial import KDTree
 
+from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.demo.easing import smoothstep
 from fmgs_nerfstudio.demo.noise import value_noise
 from fmgs_nerfstudio.demo.rays import Scene
@@ -67,7 +68,7 @@ def hair(anatomy: Anatomy, style: str, seed: int, fine: bool) -> SkinnedSurface:
     return SkinnedSurface(vertices, faces, weights, shapedirs, anchor, np.ones(len(vertices)), "hair", IDS["Hair"])
 
 
-def _hairline(azimuth: Float[np.ndarray, "A"]) -> Float[np.ndarray, "A"]:
+def _hairline(azimuth: Float[Array, "A"]) -> Float[Array, "A"]:
     """Angle from the crown at which hair ends, by azimuth (0 = front)."""
     local = (_HAIRLINE - CENTRE) @ _FRAME.T
     at = np.arctan2(local[:, 0], local[:, 2])
@@ -75,7 +76,7 @@ def _hairline(azimuth: Float[np.ndarray, "A"]) -> Float[np.ndarray, "A"]:
     return gaussian_filter1d(np.interp(np.abs(azimuth), at, angle), 1.2, mode="wrap")
 
 
-def _skull(anatomy: Anatomy, direction: Float[np.ndarray, "T A 3"]) -> Float[np.ndarray, "T A"]:
+def _skull(anatomy: Anatomy, direction: Float[Array, "T A 3"]) -> Float[Array, "T A"]:
     """Distance from the centre to the skin, without the ears."""
     body = anatomy.surface("body", "skin", 0, levels=0)
     rays = direction.reshape(-1, 3)
@@ -87,9 +88,7 @@ def _skull(anatomy: Anatomy, direction: Float[np.ndarray, "T A 3"]) -> Float[np.
     return gaussian_filter1d(gaussian_filter1d(radius, 1.5, axis=1, mode="wrap"), 1.0, axis=0)
 
 
-def _hanging(
-    points: Float[np.ndarray, "T A 3"], azimuth: np.ndarray, t: np.ndarray, locks: np.ndarray
-) -> Float[np.ndarray, "T A 3"]:
+def _hanging(points: Float[Array, "T A 3"], azimuth: Array, t: Array, locks: Array) -> Float[Array, "T A 3"]:
     """Chin-length hair: strands leave the head at its widest and fall; a fringe stays over the forehead."""
     falls = smoothstep(0.78, 1.25, np.abs(azimuth))
     bottom = 0.405 + 0.012 * np.cos(azimuth) + 0.008 * (locks[-1] + locks[-8])
@@ -108,7 +107,7 @@ def _hanging(
     return points + fall[..., None] * (target - points)
 
 
-def _knot(seed: int) -> tuple[Float[np.ndarray, "N 3"], Float[np.ndarray, "N 3"], np.ndarray]:
+def _knot(seed: int) -> tuple[Float[Array, "N 3"], Float[Array, "N 3"], Array]:
     """A bun on the back of the head; its strands wind around it."""
     across, down = 64, 24
     azimuth, polar = np.linspace(-np.pi, np.pi, across, endpoint=False), np.linspace(0.02, np.pi - 0.02, down)[:, None]
@@ -126,7 +125,7 @@ def _knot(seed: int) -> tuple[Float[np.ndarray, "N 3"], Float[np.ndarray, "N 3"]
     return points.reshape(-1, 3), coordinates.reshape(-1, 3), _grid_faces(down, across)
 
 
-def _grid_faces(down: int, across: int) -> np.ndarray:
+def _grid_faces(down: int, across: int) -> Array:
     """Triangles of a grid that closes on itself across, seen from outside."""
     i, j = np.meshgrid(np.arange(down - 1), np.arange(across), indexing="ij")
     a, b = i * across + j, i * across + (j + 1) % across

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -90,7 +91,7 @@ def sample_look(seed: int) -> Look:
     """The person of a seed. Seed 0 wears a striped T-shirt and shorts; seeds 1 and 2 the other two outfits."""
     rng = np.random.default_rng([seed, 11])
 
-    def pick(choices: tuple) -> int:
+    def pick(choices: Sequence[object]) -> int:
         return int(rng.integers(len(choices)))
 
     legs = ("shorts", "trousers", "skirt")[seed % 3]

@@ -6,12 +6,14 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.sparse import coo_matrix, csr_matrix, diags, identity, vstack
 
+from fmgs_nerfstudio.arrays import Array
 
-def triangulated(quads: Int[np.ndarray, "F 4"]) -> Int[np.ndarray, "2F 3"]:
+
+def triangulated(quads: Int[Array, "F 4"]) -> Int[Array, "2F 3"]:
     return np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]])
 
 
-def vertex_normals(vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"]) -> Float[np.ndarray, "V 3"]:
+def vertex_normals(vertices: Float[Array, "V 3"], faces: Int[Array, "F 3"]) -> Float[Array, "V 3"]:
     """Area-weighted unit normals; (0, 0, 1) for a vertex without an area around it."""
     a, b, c = (vertices[faces[:, k]] for k in range(3))
     normal = np.cross(b - a, c - a)
@@ -23,9 +25,7 @@ def vertex_normals(vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F
     return np.where(length > 0, total / np.maximum(length, 1e-30), [0.0, 0.0, 1.0]).astype(vertices.dtype)
 
 
-def slope(
-    vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"], values: Float[np.ndarray, "V"]
-) -> Float[np.ndarray, "V"]:
+def slope(vertices: Float[Array, "V 3"], faces: Int[Array, "F 3"], values: Float[Array, "V"]) -> Float[Array, "V"]:
     """Length of the surface gradient of `values` at the vertices: the mean over the triangles around each."""
     p, f = vertices[faces], values[faces]
     e1, e2, d1, d2 = p[:, 1] - p[:, 0], p[:, 2] - p[:, 0], f[:, 1] - f[:, 0], f[:, 2] - f[:, 0]
@@ -36,8 +36,8 @@ def slope(
 
 
 def _edges(
-    polygons: Int[np.ndarray, "F K"],
-) -> tuple[Int[np.ndarray, "E 2"], Int[np.ndarray, "FK"], Bool[np.ndarray, "E"]]:
+    polygons: Int[Array, "F K"],
+) -> tuple[Int[Array, "E 2"], Int[Array, "FK"], Bool[Array, "E"]]:
     """Undirected edges, the edge of every half-edge (face by face), and which edges lie on the boundary."""
     half = np.stack([polygons, np.roll(polygons, -1, axis=1)], -1).reshape(-1, 2)
     edges, inverse, count = _unique_pairs(half)
@@ -45,15 +45,15 @@ def _edges(
 
 
 def _unique_pairs(
-    pairs: Int[np.ndarray, "N 2"],
-) -> tuple[Int[np.ndarray, "E 2"], Int[np.ndarray, "N"], Int[np.ndarray, "E"]]:
+    pairs: Int[Array, "N 2"],
+) -> tuple[Int[Array, "E 2"], Int[Array, "N"], Int[Array, "E"]]:
     """Distinct undirected pairs, which of them each pair is, and how often it occurs."""
     low, high = pairs.min(1).astype(np.int64), pairs.max(1).astype(np.int64)
     key, inverse, count = np.unique(low << 32 | high, return_inverse=True, return_counts=True)
     return np.stack([key >> 32, key & 0xFFFFFFFF], 1), inverse, count
 
 
-def boundary_loops(polygons: Int[np.ndarray, "F K"]) -> list[Int[np.ndarray, "N"]]:
+def boundary_loops(polygons: Int[Array, "F K"]) -> list[Int[Array, "N"]]:
     """Vertex ids of every hole's rim, in the direction in which the faces beside it run."""
     half = np.stack([polygons, np.roll(polygons, -1, axis=1)], -1).reshape(-1, 2)
     _, inverse, boundary = _edges(polygons)
@@ -69,14 +69,12 @@ def boundary_loops(polygons: Int[np.ndarray, "F K"]) -> list[Int[np.ndarray, "N"
     return loops
 
 
-def _sparse(
-    rows: list[np.ndarray], columns: list[np.ndarray], values: list[np.ndarray], shape: tuple[int, int]
-) -> csr_matrix:
+def _sparse(rows: list[Array], columns: list[Array], values: list[Array], shape: tuple[int, int]) -> csr_matrix:
     flat = [np.concatenate([np.ravel(part) for part in parts]) for parts in (values, rows, columns)]
     return csr_matrix(coo_matrix((flat[0], (flat[1], flat[2])), shape=shape))
 
 
-def catmull_clark(quads: Int[np.ndarray, "F 4"], count: int) -> tuple[csr_matrix, Int[np.ndarray, "4F 4"]]:
+def catmull_clark(quads: Int[Array, "F 4"], count: int) -> tuple[csr_matrix, Int[Array, "4F 4"]]:
     """One step of Catmull-Clark subdivision of a mesh of `count` vertices.
 
     Returns:
@@ -99,7 +97,7 @@ def catmull_clark(quads: Int[np.ndarray, "F 4"], count: int) -> tuple[csr_matrix
 
 
 def _vertex_rule(
-    quads: np.ndarray, count: int, edges: np.ndarray, boundary: np.ndarray, faces: csr_matrix, ends: csr_matrix
+    quads: Array, count: int, edges: Array, boundary: Array, faces: csr_matrix, ends: csr_matrix
 ) -> csr_matrix:
     """(mean face point + 2 mean edge midpoint + (n - 3) v) / n inside; 1/8, 3/4, 1/8 along a boundary."""
     n_edges, n_faces = len(edges), len(quads)
@@ -117,7 +115,7 @@ def _vertex_rule(
     return csr_matrix(smooth + rim + keep @ identity(count))
 
 
-def limit_positions(quads: Int[np.ndarray, "F 4"], count: int) -> csr_matrix:
+def limit_positions(quads: Int[Array, "F 4"], count: int) -> csr_matrix:
     """Moves every vertex onto the Catmull-Clark limit surface.
 
     That is (n^2 v + 4 sum of edge points + sum of face points) / (n (n + 5)) of the once subdivided mesh. Boundary
@@ -142,7 +140,7 @@ def limit_positions(quads: Int[np.ndarray, "F 4"], count: int) -> csr_matrix:
     return csr_matrix(limit)
 
 
-def neighbour_mean(faces: Int[np.ndarray, "F K"], count: int) -> csr_matrix:
+def neighbour_mean(faces: Int[Array, "F K"], count: int) -> csr_matrix:
     """Row-stochastic matrix of the mean over edge neighbours; identity for unused vertices.
 
     On a boundary only boundary neighbours count, so that smoothing does not pull a rim inward.
@@ -158,9 +156,7 @@ def neighbour_mean(faces: Int[np.ndarray, "F K"], count: int) -> csr_matrix:
     return csr_matrix(diags(1 / np.maximum(degree, 1)) @ matrix + diags((degree == 0).astype(float)))
 
 
-def cut(
-    faces: Int[np.ndarray, "F 3"], level: Float[np.ndarray, "V"], snap: float = 0.02
-) -> tuple[csr_matrix, Int[np.ndarray, "M 3"]]:
+def cut(faces: Int[Array, "F 3"], level: Float[Array, "V"], snap: float = 0.02) -> tuple[csr_matrix, Int[Array, "M 3"]]:
     """Keep the part of a triangle mesh where `level` > 0, cut exactly along its zero line.
 
     `snap`: relative distance under which a crossing moves to the edge's end, against sliver triangles.
@@ -196,7 +192,7 @@ def cut(
     return csr_matrix(vstack([identity(count, format="csr"), new]).tocsr()[used]), compact.reshape(-1, 3)
 
 
-def _snapped(faces: np.ndarray, level: np.ndarray, snap: float) -> Float[np.ndarray, "V"]:
+def _snapped(faces: Array, level: Array, snap: float) -> Float[Array, "V"]:
     edges, _, _ = _edges(faces)
     a, b = level[edges[:, 0]], level[edges[:, 1]]
     cross = (a > 0) != (b > 0)

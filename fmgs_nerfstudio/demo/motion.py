@@ -13,7 +13,9 @@ import numpy as np
 from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
-Times = Float[np.ndarray, "T"]
+from fmgs_nerfstudio.arrays import Array
+
+Times = Float[Array, "T"]
 TO_WORLD = Rotation.from_euler("x", 90, degrees=True)
 """The template's y up, facing +z -> the world's z up, facing -y."""
 
@@ -22,9 +24,9 @@ TO_WORLD = Rotation.from_euler("x", 90, degrees=True)
 class Clip:
     """Poses over time: axis-angle of 24 joints, the first one in the world (z up)."""
 
-    pose: Float[np.ndarray, "T 72"]
+    pose: Float[Array, "T 72"]
 
-    def __getitem__(self, frames: np.ndarray | list[int]) -> Clip:
+    def __getitem__(self, frames: Array | list[int]) -> Clip:
         return Clip(self.pose[frames])
 
 

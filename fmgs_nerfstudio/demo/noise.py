@@ -8,10 +8,12 @@ from jaxtyping import Bool, Float, UInt8
 from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation
 
+from fmgs_nerfstudio.arrays import Array
+
 _LATTICE = np.random.default_rng(7).random((16, 16, 16), dtype=np.float32)
 
 
-def value_noise(points: Float[np.ndarray, "N 3"], seed: int) -> Float[np.ndarray, "N"]:
+def value_noise(points: Float[Array, "N 3"], seed: int) -> Float[Array, "N"]:
     """Smooth noise in 0..1 with features of about one unit; one lattice for all seeds, each at its own place."""
     shifted = np.asarray(points, np.float32) + np.random.default_rng(seed).uniform(0, 16, 3).astype(np.float32)
     cell = np.floor(shifted)
@@ -28,7 +30,7 @@ def value_noise(points: Float[np.ndarray, "N 3"], seed: int) -> Float[np.ndarray
     return along_y[0] * (1 - f[:, 0]) + along_y[1] * f[:, 0]
 
 
-def smooth_field(shape: tuple[int, ...], sigma: float, rng: np.random.Generator) -> Float[np.ndarray, "H W"]:
+def smooth_field(shape: tuple[int, ...], sigma: float, rng: np.random.Generator) -> Float[Array, "H W"]:
     """Gaussian random field of unit variance, correlated over about `sigma` pixels; `shape` is (H, W)."""
     # drawn on a coarse grid: a wide blur of white noise, cheaply
     step = max(1.0, sigma / 2)
@@ -39,15 +41,15 @@ def smooth_field(shape: tuple[int, ...], sigma: float, rng: np.random.Generator)
     return cv2.remap(field, *np.meshgrid(x, y), interpolation=cv2.INTER_CUBIC)
 
 
-def smooth_track(frames: int, size: int, rng: np.random.Generator) -> Float[np.ndarray, "T size"]:
+def smooth_track(frames: int, size: int, rng: np.random.Generator) -> Float[Array, "T size"]:
     """Random curves over time, correlated over about 4 frames, with a mean square of exactly 1 over everything."""
     track = gaussian_filter1d(rng.standard_normal((frames + 32, size)), 4.0, axis=0)[16:-16]
     return track / np.sqrt(np.mean(track**2))
 
 
 def noisy_poses(
-    pose: Float[np.ndarray, "T 72"], transl: Float[np.ndarray, "T 3"], amount: float, rng: np.random.Generator
-) -> tuple[Float[np.ndarray, "T 72"], Float[np.ndarray, "T 3"]]:
+    pose: Float[Array, "T 72"], transl: Float[Array, "T 3"], amount: float, rng: np.random.Generator
+) -> tuple[Float[Array, "T 72"], Float[Array, "T 3"]]:
     """A fit that is off, smoothly in time: every joint by 0.015 rad (rms angle) and the body by 5 mm (rms distance)."""
     frames = len(pose)
     error = 0.015 / np.sqrt(3) * amount * smooth_track(frames, 72, rng)
@@ -57,7 +59,7 @@ def noisy_poses(
     return (turned, moved) if amount else (pose.copy(), transl.copy())
 
 
-def noisy_mask(mask: Float[np.ndarray, "H W"], amount: float, rng: np.random.Generator) -> Float[np.ndarray, "H W"]:
+def noisy_mask(mask: Float[Array, "H W"], amount: float, rng: np.random.Generator) -> Float[Array, "H W"]:
     """A silhouette that is off by 1 to 2 pixels, in and out, in blobs (by less in images below 256 pixels)."""
     if not amount:
         return mask
@@ -71,8 +73,8 @@ def noisy_mask(mask: Float[np.ndarray, "H W"], amount: float, rng: np.random.Gen
 
 
 def noisy_depth(
-    depth: Float[np.ndarray, "H W"], mask: Bool[np.ndarray, "H W"], amount: float, rng: np.random.Generator
-) -> Float[np.ndarray, "H W"]:
+    depth: Float[Array, "H W"], mask: Bool[Array, "H W"], amount: float, rng: np.random.Generator
+) -> Float[Array, "H W"]:
     """Relative depth as Sapiens gives it: about 0..1 over the person, larger is farther, scale and shift unknown.
 
     `amount` 1: a low-frequency error of 3 % of the person's depth range (rms), and scale and shift that differ per
@@ -86,8 +88,8 @@ def noisy_depth(
 
 
 def noisy_normals(
-    normal: Float[np.ndarray, "H W 3"], mask: Bool[np.ndarray, "H W"], amount: float, rng: np.random.Generator
-) -> Float[np.ndarray, "H W 3"]:
+    normal: Float[Array, "H W 3"], mask: Bool[Array, "H W"], amount: float, rng: np.random.Generator
+) -> Float[Array, "H W 3"]:
     """Normals that are too smooth and, in patches of about a twentieth of the image, 15 degrees off (rms)."""
     size = normal.shape[0]
     filled = np.stack([spread(normal[..., k], mask) for k in range(3)], -1)
@@ -102,7 +104,7 @@ def noisy_normals(
     return turned.astype(np.float32)
 
 
-def noisy_labels(labels: UInt8[np.ndarray, "H W"], amount: float, rng: np.random.Generator) -> UInt8[np.ndarray, "H W"]:
+def noisy_labels(labels: UInt8[Array, "H W"], amount: float, rng: np.random.Generator) -> UInt8[Array, "H W"]:
     """Labels that are wrong along borders: looked up about 2 pixels away, in blobs (less in images below 256)."""
     if not amount:
         return labels
@@ -113,7 +115,7 @@ def noisy_labels(labels: UInt8[np.ndarray, "H W"], amount: float, rng: np.random
     return cv2.remap(labels, x + dx, y + dy, interpolation=cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
 
 
-def spread(values: Float[np.ndarray, "H W"], mask: Bool[np.ndarray, "H W"]) -> Float[np.ndarray, "H W"]:
+def spread(values: Float[Array, "H W"], mask: Bool[Array, "H W"]) -> Float[Array, "H W"]:
     """Values of the nearest masked pixel everywhere outside of the mask."""
     if not mask.any():
         return np.zeros_like(values)

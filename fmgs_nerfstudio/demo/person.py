@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from scipy.sparse import csr_matrix
 
+from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.demo import garments, textures
 from fmgs_nerfstudio.demo.easing import smoothstep
 from fmgs_nerfstudio.demo.folds import Folds
@@ -57,7 +58,7 @@ class Person:
         joints = anatomy.joints
         starts = np.cumsum([0, *(len(s.vertices) for s in surfaces)])
         self.vertices = np.concatenate([s.vertices + s.shapedirs @ betas for s in surfaces]).astype(np.float32)
-        self.faces: Int[np.ndarray, "F 3"] = np.concatenate(
+        self.faces: Int[Array, "F 3"] = np.concatenate(
             [s.triangles + o for s, o in zip(surfaces, starts, strict=False)]
         )
         self.weights = csr_matrix(np.concatenate([s.weights for s in surfaces]).astype(np.float32))
@@ -70,7 +71,7 @@ class Person:
         self._attributes = np.c_[anchor, rest_normals, hem].astype(np.float32)
         self._materials = [s.material for s in surfaces]
         self._face_material = np.repeat(np.arange(len(surfaces), dtype=np.uint8), [len(s.triangles) for s in surfaces])
-        self.face_labels: UInt8[np.ndarray, "F"] = np.concatenate([_labels(s) for s in surfaces])
+        self.face_labels: UInt8[Array, "F"] = np.concatenate([_labels(s) for s in surfaces])
         strength = np.concatenate([np.full(len(s.vertices), s.folds) for s in surfaces])
         self._folds = Folds(strength, self.weights, anchor, joints, seed)
         self._skirt = [
@@ -78,13 +79,13 @@ class Person:
         ]
         self.joints = joints
 
-    def normals(self, points: Float[np.ndarray, "V 3"]) -> Float[np.ndarray, "V 3"]:
+    def normals(self, points: Float[Array, "V 3"]) -> Float[Array, "V 3"]:
         """Area-weighted unit normals of the posed vertices."""
         a, b, c = points[self.faces.T]
         total = self._faces_around @ np.cross(b - a, c - a)
         return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-20)
 
-    def posed(self, bones: Float[np.ndarray, "24 4 4"], pose: Float[np.ndarray, "72"]) -> Float[np.ndarray, "V 3"]:
+    def posed(self, bones: Float[Array, "24 4 4"], pose: Float[Array, "72"]) -> Float[Array, "V 3"]:
         """Vertices in the world: `bones` map T-pose points of the shaped body there; `pose` is their axis-angle."""
         blended = (self.weights @ bones[:, :3].reshape(24, 12).astype(np.float32)).reshape(-1, 3, 4)
         points = np.einsum("vij,vj->vi", blended[..., :3], self.vertices) + blended[..., 3]
@@ -96,7 +97,7 @@ class Person:
         return points
 
     def appearance(
-        self, face: Int[np.ndarray, "N"], corner: Int[np.ndarray, "N 3"], barycentric: Float[np.ndarray, "N 3"]
+        self, face: Int[Array, "N"], corner: Int[Array, "N 3"], barycentric: Float[Array, "N 3"]
     ) -> textures.Material:
         """Material at hits, given by their face, its vertices and barycentric coordinates."""
         values = np.einsum("nk,nka->na", barycentric.astype(np.float32), self._attributes[corner])
@@ -111,7 +112,7 @@ class Person:
         return out
 
 
-def _labels(surface: SkinnedSurface) -> UInt8[np.ndarray, "F"]:
+def _labels(surface: SkinnedSurface) -> UInt8[Array, "F"]:
     centre = surface.anchor[surface.triangles].mean(1)
     left, right = {"socks": ("Left_Sock", "Right_Sock"), "shoes": ("Left_Shoe", "Right_Shoe")}.get(
         surface.material, ("", "")
@@ -146,8 +147,8 @@ def _skin(anatomy: Anatomy, worn: list[Garment], fine: bool) -> list[SkinnedSurf
 
 
 def _off_the_legs(
-    points: Float[np.ndarray, "V 3"], bones: Float[np.ndarray, "24 4 4"], joints: Float[np.ndarray, "24 3"]
-) -> Float[np.ndarray, "V 3"]:
+    points: Float[Array, "V 3"], bones: Float[Array, "24 4 4"], joints: Float[Array, "24 3"]
+) -> Float[Array, "V 3"]:
     """Push a skirt out of the posed thighs and calves (capsules)."""
     at = np.einsum("jik,jk->ji", bones[:, :3, :3], joints) + bones[:, :3, 3]
     for _ in range(2):

@@ -12,6 +12,7 @@ import numpy as np
 from fmgs_dataparsers.capture import PinholeCamera
 from jaxtyping import Bool, Float, Int, UInt8
 
+from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.demo.person import Person
 from fmgs_nerfstudio.demo.rays import Scene
 from fmgs_nerfstudio.demo.textures import Material
@@ -39,7 +40,7 @@ class Light:
     key_size: float = 0.08
     """Radius of the lamp's cone in radians: soft shadows."""
 
-    def unshadowed(self, normal: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N"]:
+    def unshadowed(self, normal: Float[Array, "N 3"]) -> Float[Array, "N"]:
         """Irradiance (over pi) from all of the ambient light."""
         return self.sky + 2 / 3 * self.slope * normal[:, 2]
 
@@ -54,20 +55,20 @@ LIGHTS: dict[LightName, Light] = {
 class Picture:
     """One rendered image with its exact maps."""
 
-    rgb: UInt8[np.ndarray, "H W 3"]
-    mask: Float[np.ndarray, "H W"]
+    rgb: UInt8[Array, "H W 3"]
+    mask: Float[Array, "H W"]
     """Share of the pixel that the person covers."""
-    depth: Float[np.ndarray, "H W"]
+    depth: Float[Array, "H W"]
     """z-depth in metres along the ray through the pixel's centre, 0 where it misses."""
-    normal: Float[np.ndarray, "H W 3"]
+    normal: Float[Array, "H W 3"]
     """Camera space, OpenGL axes (x right, y up, z toward the camera), 0 where the ray misses."""
-    labels: UInt8[np.ndarray, "H W"]
+    labels: UInt8[Array, "H W"]
 
 
 class PosedPerson:
     """A person in one pose, lit: shared by all views of the pose."""
 
-    def __init__(self, person: Person, vertices: Float[np.ndarray, "V 3"], light: Light, seed: int) -> None:
+    def __init__(self, person: Person, vertices: Float[Array, "V 3"], light: Light, seed: int) -> None:
         self.person, self.light = person, light
         self.vertices = vertices.astype(np.float32)
         self.normals = person.normals(self.vertices)
@@ -75,7 +76,7 @@ class PosedPerson:
         self.rng = np.random.default_rng(seed)
         self.exposure = self._exposure()
 
-    def _exposure(self, rays: int = 16, stride: int = 4) -> Float[np.ndarray, "V"]:
+    def _exposure(self, rays: int = 16, stride: int = 4) -> Float[Array, "V"]:
         """Share of the ambient light that reaches a vertex past the person's own shadows.
 
         Cosine-weighted rays from every fourth vertex; the mean over neighbours fills the others and calms the noise.
@@ -143,11 +144,11 @@ class PosedPerson:
     def _shade(
         self,
         material: Material,
-        normal: Float[np.ndarray, "N 3"],
-        view: Float[np.ndarray, "N 3"],
-        exposure: Float[np.ndarray, "N"],
-        lamp: Float[np.ndarray, "N"],
-    ) -> Float[np.ndarray, "N 3"]:
+        normal: Float[Array, "N 3"],
+        view: Float[Array, "N 3"],
+        exposure: Float[Array, "N"],
+        lamp: Float[Array, "N"],
+    ) -> Float[Array, "N 3"]:
         """Linear colour: albedo x light, and a soft reflection of what is above."""
         ambient = exposure * self.light.unshadowed(normal) + self.light.fill
         cosine = np.einsum("ni,ni->n", normal, view)
@@ -156,7 +157,7 @@ class PosedPerson:
         shine = material.gloss * fresnel * np.clip(0.35 + 0.9 * above, 0, 1.25) ** 2 * ambient
         return material.albedo * (ambient[:, None] ** material.bleed + lamp[:, None]) + shine[:, None]
 
-    def _lamp(self, points: Float[np.ndarray, "N 3"], normal: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N"]:
+    def _lamp(self, points: Float[Array, "N 3"], normal: Float[Array, "N 3"]) -> Float[Array, "N"]:
         """Irradiance from the lamp; one jittered shadow ray per sample, so nine a pixel."""
         light = self.light
         if not light.key:
@@ -169,9 +170,7 @@ class PosedPerson:
         return light.key * cosine
 
 
-def _facing(
-    normal: Float[np.ndarray, "N 3"], back: Bool[np.ndarray, "N"], view: Float[np.ndarray, "N 3"]
-) -> Float[np.ndarray, "N 3"]:
+def _facing(normal: Float[Array, "N 3"], back: Bool[Array, "N"], view: Float[Array, "N 3"]) -> Float[Array, "N 3"]:
     """Unit normals of the side that is seen; interpolated ones that look away at a silhouette are turned edge-on."""
     normal = np.where(back[:, None], -normal, normal)
     away = np.minimum(np.einsum("ni,ni->n", normal, view), 0)
@@ -184,13 +183,13 @@ class _Window:
     """The part of an image that the person is in, and its samples: row by row, `_SUB` x `_SUB` per pixel."""
 
     camera: PinholeCamera
-    low: Int[np.ndarray, "2"]
+    low: Int[Array, "2"]
     """First column and row."""
-    high: Int[np.ndarray, "2"]
+    high: Int[Array, "2"]
     """Last column and row, and one more."""
 
     @staticmethod
-    def around(points: Float[np.ndarray, "N 3"], camera: PinholeCamera) -> _Window:
+    def around(points: Float[Array, "N 3"], camera: PinholeCamera) -> _Window:
         """A margin of two pixels around points of the world."""
         E, size = camera.world_to_camera, (camera.width, camera.height)
         image = (points @ E[:3, :3].T + E[:3, 3]) @ camera.K.T
@@ -198,7 +197,7 @@ class _Window:
         low, high = np.floor(index.min(0)).astype(int) - 2, np.ceil(index.max(0)).astype(int) + 3
         return _Window(camera, np.clip(low, 0, size), np.clip(high, 0, size))
 
-    def rays(self) -> Float[np.ndarray, "S 3"]:
+    def rays(self) -> Float[Array, "S 3"]:
         """World directions whose z in the camera is 1."""
         K, offset = self.camera.K, (np.arange(_SUB) + 0.5) / _SUB
         x, y = ((np.arange(a, b)[:, None] + offset).ravel() for a, b in zip(self.low, self.high, strict=True))
@@ -206,24 +205,24 @@ class _Window:
         camera_rays = np.stack([x, y, np.ones_like(x)], -1, dtype=np.float32).reshape(-1, 3)
         return camera_rays @ self.camera.world_to_camera[:3, :3].astype(np.float32)
 
-    def _samples(self, hit: Int[np.ndarray, "N"], values: np.ndarray) -> np.ndarray:
+    def _samples(self, hit: Int[Array, "N"], values: Array) -> Array:
         """[H, _SUB, W, _SUB, ...], 0 where there was no hit."""
         w, h = self.high - self.low
         full = np.zeros((h * w * _SUB**2, *values.shape[1:]), values.dtype)
         full[hit] = values
         return full.reshape(h, _SUB, w, _SUB, *values.shape[1:])
 
-    def mean(self, hit: Int[np.ndarray, "N"], values: np.ndarray) -> np.ndarray:
+    def mean(self, hit: Int[Array, "N"], values: Array) -> Array:
         """Mean over each pixel's samples."""
         samples = self._samples(hit, values)
         # nine strided sums: many times faster than numpy's mean over two short axes
         return np.add.reduce([samples[:, i, :, j] for i in range(_SUB) for j in range(_SUB)]) / _SUB**2
 
-    def centre(self, hit: Int[np.ndarray, "N"], values: np.ndarray) -> np.ndarray:
+    def centre(self, hit: Int[Array, "N"], values: Array) -> Array:
         """The sample at each pixel's centre."""
         return self._samples(hit, values)[:, _SUB // 2, :, _SUB // 2]
 
-    def placed(self, values: np.ndarray, fill: float = 0) -> np.ndarray:
+    def placed(self, values: Array, fill: float = 0) -> Array:
         """The whole image."""
         full = np.full((self.camera.height, self.camera.width, *values.shape[2:]), fill, values.dtype)
         full[self.low[1] : self.high[1], self.low[0] : self.high[0]] = values

@@ -10,11 +10,12 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_matrix, identity
 
+from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.demo.mesh import catmull_clark, cut, neighbour_mean, slope, triangulated, vertex_normals
 
 ASSETS = Path(__file__).parent / "assets"
 BODY = ASSETS / "body_demo.npz"
-Level = Callable[[Float[np.ndarray, "N 3"]], Float[np.ndarray, "N"]]
+Level = Callable[[Float[Array, "N 3"]], Float[Array, "N"]]
 """Where a garment is: for points of the T-posed template, about the distance to its hem in metres, positive inside."""
 
 
@@ -22,15 +23,15 @@ Level = Callable[[Float[np.ndarray, "N 3"]], Float[np.ndarray, "N"]]
 class SkinnedSurface:
     """A surface in the T-pose of the template body (metres, y up, facing +z), with what it needs to follow a person."""
 
-    vertices: Float[np.ndarray, "V 3"]
-    faces: Int[np.ndarray, "F K"]
+    vertices: Float[Array, "V 3"]
+    faces: Int[Array, "F K"]
     """Quads until it is cut, triangles after."""
-    weights: Float[np.ndarray, "V 24"]
+    weights: Float[Array, "V 24"]
     """Skinning weights."""
-    shapedirs: Float[np.ndarray, "V 3 10"]
-    anchor: Float[np.ndarray, "V 3"]
+    shapedirs: Float[Array, "V 3 10"]
+    anchor: Float[Array, "V 3"]
     """Where textures look: the T-pose position before anything was offset."""
-    hem: Float[np.ndarray, "V"]
+    hem: Float[Array, "V"]
     """Distance to the nearest hem in metres."""
     material: str
     label: int
@@ -39,14 +40,14 @@ class SkinnedSurface:
     """How strongly it wrinkles: 0 skin, 1 a loose garment."""
 
     @property
-    def triangles(self) -> Int[np.ndarray, "T 3"]:
+    def triangles(self) -> Int[Array, "T 3"]:
         return triangulated(self.faces) if self.faces.shape[1] == 4 else self.faces
 
     @property
-    def normals(self) -> Float[np.ndarray, "V 3"]:
+    def normals(self) -> Float[Array, "V 3"]:
         return vertex_normals(self.vertices, self.triangles)
 
-    def mapped(self, matrix: csr_matrix, faces: np.ndarray) -> SkinnedSurface:
+    def mapped(self, matrix: csr_matrix, faces: Array) -> SkinnedSurface:
         """New vertices as linear combinations of the old ones."""
         shapedirs = (matrix @ self.shapedirs.reshape(len(self.vertices), -1)).reshape(-1, 3, self.shapedirs.shape[2])
         return replace(
@@ -59,7 +60,7 @@ class SkinnedSurface:
             hem=matrix @ self.hem,
         )
 
-    def patch(self, keep: Bool[np.ndarray, "V"]) -> SkinnedSurface:
+    def patch(self, keep: Bool[Array, "V"]) -> SkinnedSurface:
         """The faces that touch a vertex to keep."""
         used, faces = np.unique(self.faces[keep[self.faces].any(1)], return_inverse=True)
         return self.mapped(csr_matrix(identity(len(keep)))[used], faces.reshape(-1, self.faces.shape[1]))
@@ -68,7 +69,7 @@ class SkinnedSurface:
         """One step of Catmull-Clark."""
         return self.mapped(*catmull_clark(self.faces, len(self.vertices)))
 
-    def cut(self, level: Float[np.ndarray, "V"]) -> SkinnedSurface:
+    def cut(self, level: Float[Array, "V"]) -> SkinnedSurface:
         """The part where `level` > 0, as triangles; `level` is the hem distance from now on."""
         matrix, faces = cut(self.triangles, level)
         surface = self.mapped(matrix, faces)
@@ -82,9 +83,7 @@ class SkinnedSurface:
             weights = mean @ weights
         return replace(self, weights=weights)
 
-    def draped(
-        self, ease: Float[np.ndarray, "V"], steps: int, cap: Float[np.ndarray, "V"] | float = np.inf
-    ) -> SkinnedSurface:
+    def draped(self, ease: Float[Array, "V"], steps: int, cap: Float[Array, "V"] | float = np.inf) -> SkinnedSurface:
         """A membrane over the present surface: relaxed `steps` times, at least `ease`, at most `cap` metres above it.
 
         It bridges hollows, as cloth does.
@@ -102,11 +101,11 @@ class SkinnedSurface:
 class Anatomy:
     """The undressed template: MakeHuman's quads of body, eyes, tights and skirt."""
 
-    vertices: Float[np.ndarray, "V 3"]
-    shapedirs: Float[np.ndarray, "V 3 10"]
-    weights: Float[np.ndarray, "V 24"]
-    quads: dict[str, Int[np.ndarray, "F 4"]]
-    joints: Float[np.ndarray, "24 3"]
+    vertices: Float[Array, "V 3"]
+    shapedirs: Float[Array, "V 3 10"]
+    weights: Float[Array, "V 24"]
+    quads: dict[str, Int[Array, "F 4"]]
+    joints: Float[Array, "24 3"]
 
     @staticmethod
     def load() -> Anatomy:

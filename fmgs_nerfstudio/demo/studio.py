@@ -12,6 +12,7 @@ from fmgs_dataparsers.capture import PinholeCamera
 from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
+from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.body import BodyModel
 from fmgs_nerfstudio.demo.motion import novel_poses, training_clip
 from fmgs_nerfstudio.demo.noise import noisy_poses, smooth_track
@@ -30,33 +31,33 @@ class Motion:
     """The whole capture's poses: training frames first, novel poses after them."""
 
     body: BodyModel
-    betas: Float[np.ndarray, "10"]
-    pose: Float[np.ndarray, "T 72"]
+    betas: Float[Array, "10"]
+    pose: Float[Array, "T 72"]
     """Axis-angle; the first joint turns the body in the world."""
-    transl: Float[np.ndarray, "T 3"]
+    transl: Float[Array, "T 3"]
 
     def __len__(self) -> int:
         return len(self.pose)
 
     @cached_property
-    def joints(self) -> Float[np.ndarray, "24 3"]:
+    def joints(self) -> Float[Array, "24 3"]:
         """Joints of the shaped T-pose."""
         return self.body.shape(torch.tensor(self.betas, dtype=torch.float32))[1].numpy().astype(float)
 
     @cached_property
-    def bones(self) -> Float[np.ndarray, "T 24 4 4"]:
+    def bones(self) -> Float[Array, "T 24 4 4"]:
         """T-pose to world."""
         pose, transl = (torch.tensor(a, dtype=torch.float32) for a in (self.pose, self.transl))
         return self.body.bones(torch.tensor(self.joints, dtype=torch.float32), pose, transl).numpy()
 
     @cached_property
-    def vertices(self) -> Float[np.ndarray, "T V 3"]:
+    def vertices(self) -> Float[Array, "T V 3"]:
         """The naked body in the world: linear blend skinning, for the demo body has no pose blend shapes."""
         rest = self.body.shape(torch.tensor(self.betas, dtype=torch.float32))[0].numpy()
         blended = np.einsum("vj,tjik->tvik", self.body.weights.numpy(), self.bones[:, :, :3], optimize=True)
         return np.einsum("tvik,vk->tvi", blended[..., :3], rest) + blended[..., 3]
 
-    def zju(self, frame: int) -> dict[str, Float[np.ndarray, "1 K"]]:
+    def zju(self, frame: int) -> dict[str, Float[Array, "1 K"]]:
         """EasyMocap's parameters: V = R(Rh) X(theta with zero root) + Th, so Rh turns about the origin."""
         pelvis = self.joints[0]
         rotated = Rotation.from_rotvec(self.pose[frame, :3]).apply(pelvis)
@@ -70,9 +71,7 @@ class Motion:
         return {name: values[None].astype(np.float32) for name, values in parts.items()}
 
 
-def sample_motion(
-    body: BodyModel, betas: Float[np.ndarray, "10"], train_frames: int, pose_frames: int, seed: int
-) -> Motion:
+def sample_motion(body: BodyModel, betas: Float[Array, "10"], train_frames: int, pose_frames: int, seed: int) -> Motion:
     """Poses of a seed, standing on the ground z = 0 near the origin."""
     train, novel = training_clip(train_frames, seed).pose, novel_poses(pose_frames, seed).pose
     pose = np.concatenate([train, novel])

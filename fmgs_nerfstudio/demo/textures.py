@@ -12,14 +12,15 @@ import cv2
 import numpy as np
 from jaxtyping import Float
 
+from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.demo.easing import bump, smoothstep
 from fmgs_nerfstudio.demo.garments import SOLE
 from fmgs_nerfstudio.demo.look import Look
 from fmgs_nerfstudio.demo.noise import value_noise
 
-Points = Float[np.ndarray, "N 3"]
-Values = Float[np.ndarray, "N"]
-Colours = Float[np.ndarray, "N 3"]
+Points = Float[Array, "N 3"]
+Values = Float[Array, "N"]
+Colours = Float[Array, "N 3"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Material:
     """Exponent of the light per channel: below 1 brightens its shadows (light under the skin)."""
 
 
-def mix(a: np.ndarray | tuple[float, ...], b: np.ndarray | tuple[float, ...], t: Values) -> Colours:
+def mix(a: Array | tuple[float, ...], b: Array | tuple[float, ...], t: Values) -> Colours:
     a, b = np.asarray(a, np.float32), np.asarray(b, np.float32)
     return a + (b - a) * t[:, None].astype(np.float32)
 
@@ -84,7 +85,7 @@ def skin(hits: Hits, look: Look) -> tuple[Colours, Values]:
     return colour, gloss
 
 
-def _face(p: Points, colour: Colours, look: Look, red: np.ndarray, dark: np.ndarray) -> tuple[Colours, Values]:
+def _face(p: Points, colour: Colours, look: Look, red: Array, dark: Array) -> tuple[Colours, Values]:
     x, y, z = np.abs(p[:, 0]), p[:, 1], p[:, 2]
     front = smoothstep(0.10, 0.14, z)
     cheek = bump(x, 0.048, 0.02) * bump(y, 0.478, 0.02) * front
@@ -321,7 +322,7 @@ def watch(hits: Hits, look: Look) -> tuple[Colours, Values]:
 
 
 @lru_cache(maxsize=32)
-def artwork(motif: str, text: str, colours: tuple[tuple[float, float, float], ...]) -> Float[np.ndarray, "256 256 4"]:
+def artwork(motif: str, text: str, colours: tuple[tuple[float, float, float], ...]) -> Float[Array, "256 256 4"]:
     """RGBA picture of a print: "box", "badge" or "plain" with lines of text."""
     n = 512
     image = np.zeros((n, n, 4), np.float32)
@@ -347,7 +348,7 @@ def artwork(motif: str, text: str, colours: tuple[tuple[float, float, float], ..
     return cv2.resize(image, (256, 256), interpolation=cv2.INTER_AREA)
 
 
-def sample(image: Float[np.ndarray, "H W C"], u: Values, v: Values) -> Float[np.ndarray, "N C"]:
+def sample(image: Float[Array, "H W C"], u: Values, v: Values) -> Float[Array, "N C"]:
     """Bilinear lookup at u, v in 0..1 (left to right, top to bottom); 0 outside."""
     h, w = image.shape[:2]
     out = np.zeros((len(u), image.shape[2]), np.float32)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
+from typing import TypeVar
 
 import av
 import cv2
@@ -15,12 +16,14 @@ from nerfstudio.cameras.cameras import Cameras
 from rich.progress import track
 from torch import Tensor
 
+from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.evaluation.runs import open_run
 from fmgs_nerfstudio.files import atomic_path
 from fmgs_nerfstudio.model import FMGSModel
 from fmgs_nerfstudio.pipeline import FMGSPipeline
 
-Image = UInt8[np.ndarray, "H W 3"]
+_T = TypeVar("_T")
+Image = UInt8[Array, "H W 3"]
 _COLUMNS = ("truth", "rgb", "depth", "normal", "depth normal", "semantics")
 
 
@@ -104,7 +107,7 @@ def write_mp4(frames: Iterable[Image], path: Path, fps: float) -> None:
         container.mux(stream.encode())
 
 
-def _spread(items: list, count: int) -> list:
+def _spread(items: list[_T], count: int) -> list[_T]:
     return [items[i] for i in np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)]
 
 

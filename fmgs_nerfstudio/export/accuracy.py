@@ -12,6 +12,7 @@ from fmgs_dataparsers.capture import Capture
 from jaxtyping import Float
 from scipy.spatial import KDTree
 
+from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.export.surface import deform, displaced_surface
 from fmgs_nerfstudio.frozen import FrozenAvatar
 
@@ -34,7 +35,7 @@ class Distances:
         return cls(float(distances.mean()), float(np.percentile(distances, 95)))
 
 
-def distances_to(points: Float[np.ndarray, "P 3"], mesh: trimesh.Trimesh) -> Float[np.ndarray, "P"]:
+def distances_to(points: Float[Array, "P 3"], mesh: trimesh.Trimesh) -> Float[Array, "P"]:
     """Distance of each point, metres, to the nearest of the triangles whose centres are the nearest.
 
     The triangles are cut small first, so that one of those is the nearest of all, or as good as.

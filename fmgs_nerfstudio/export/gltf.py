@@ -9,10 +9,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.files import atomic_path
 
 _COMPONENTS = {np.dtype("uint8"): 5121, np.dtype("uint16"): 5123, np.dtype("uint32"): 5125, np.dtype("float32"): 5126}
-_SHAPES = {(): "SCALAR", (2,): "VEC2", (3,): "VEC3", (4,): "VEC4", (4, 4): "MAT4"}
+_SHAPES: dict[tuple[int, ...], str] = {(): "SCALAR", (2,): "VEC2", (3,): "VEC3", (4,): "VEC4", (4, 4): "MAT4"}
 _TARGETS = {"vertices": 34962, "indices": 34963}
 
 
@@ -24,9 +25,7 @@ class Buffer:
         self.accessors: list[dict[str, Any]] = []
         self.data = bytearray()
 
-    def add(
-        self, values: np.ndarray, target: Literal["vertices", "indices"] | None = None, bounds: bool = False
-    ) -> int:
+    def add(self, values: Array, target: Literal["vertices", "indices"] | None = None, bounds: bool = False) -> int:
         """Append `values` [N, ...] and return the accessor's number; `bounds`: with the minimum and the maximum.
 
         Matrices are given as they multiply column vectors; the format has them column by column.

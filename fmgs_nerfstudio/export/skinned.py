@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from scipy.spatial.transform import Rotation
 
+from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.body.canonical import CanonicalBody, star_pose
 from fmgs_nerfstudio.body.model import JOINT_NAMES, N_JOINTS
 from fmgs_nerfstudio.export.gltf import Buffer, write_glb
@@ -63,7 +64,7 @@ def write_skinned(mesh: LearnedMesh, body: CanonicalBody, motions: Sequence[Moti
     write_glb(content, buffer, path)
 
 
-def inverse_bind_matrices(body: CanonicalBody) -> Float[np.ndarray, "24 4 4"]:
+def inverse_bind_matrices(body: CanonicalBody) -> Float[Array, "24 4 4"]:
     """Canonical space to each joint's own axes: a bone is G_b [I | -J_b], so that G_b^-1 = [I | -J_b] bone^-1."""
     to_joint = np.tile(np.eye(4), (N_JOINTS, 1, 1))
     to_joint[:, :3, 3] = -body.joints.numpy(force=True)
@@ -72,7 +73,7 @@ def inverse_bind_matrices(body: CanonicalBody) -> Float[np.ndarray, "24 4 4"]:
     return matrices
 
 
-def top_weights(weights: Float[np.ndarray, "V 24"]) -> tuple[Int[np.ndarray, "V 4"], Float[np.ndarray, "V 4"]]:
+def top_weights(weights: Float[Array, "V 24"]) -> tuple[Int[Array, "V 4"], Float[Array, "V 4"]]:
     """The four largest weights of each vertex, normalised, largest first, and their joints (0 where a weight is 0)."""
     order = np.argsort(-weights, axis=1, kind="stable")[:, :_INFLUENCES]
     largest = np.take_along_axis(weights, order, axis=1).astype(np.float64)
@@ -96,7 +97,7 @@ def _primitive(mesh: LearnedMesh, buffer: Buffer) -> dict[str, Any]:
     return {"attributes": attributes, "indices": indices, "material": 0}
 
 
-def vertex_normals(mesh: LearnedMesh) -> Float[np.ndarray, "V 3"]:
+def vertex_normals(mesh: LearnedMesh) -> Float[Array, "V 3"]:
     """Area-weighted unit normals; upwards where faces vanish."""
     a, b, c = mesh.vertices[mesh.faces].unbind(1)
     normals = torch.zeros_like(mesh.vertices)
@@ -107,12 +108,12 @@ def vertex_normals(mesh: LearnedMesh) -> Float[np.ndarray, "V 3"]:
     return torch.where(lengths > 1e-12, normals / lengths, up).numpy(force=True).astype(np.float32)
 
 
-def to_linear(srgb: Float[np.ndarray, "V 3"]) -> Float[np.ndarray, "V 3"]:
+def to_linear(srgb: Float[Array, "V 3"]) -> Float[Array, "V 3"]:
     """Images' colours to the linear ones of vertex colours (IEC 61966-2-1)."""
     return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4).astype(np.float32)
 
 
-def _skeleton(parents: Sequence[int], rest: Float[np.ndarray, "24 3"]) -> list[dict[str, Any]]:
+def _skeleton(parents: Sequence[int], rest: Float[Array, "24 3"]) -> list[dict[str, Any]]:
     rotations = Rotation.from_rotvec(star_pose().view(N_JOINTS, 3).numpy()).as_quat()
     nodes = []
     for j in range(N_JOINTS):
@@ -128,12 +129,12 @@ def _skeleton(parents: Sequence[int], rest: Float[np.ndarray, "24 3"]) -> list[d
     return nodes
 
 
-def _animation(motion: Motion, pelvis: Float[np.ndarray, "3"], buffer: Buffer) -> dict[str, Any]:
+def _animation(motion: Motion, pelvis: Float[Array, "3"], buffer: Buffer) -> dict[str, Any]:
     times = buffer.add((np.arange(len(motion)) / motion.fps).astype(np.float32), bounds=True)
     samplers: list[dict[str, Any]] = []
     channels: list[dict[str, Any]] = []
 
-    def channel(joint: int, path: str, values: np.ndarray) -> None:
+    def channel(joint: int, path: str, values: Array) -> None:
         channels.append({"sampler": len(samplers), "target": {"node": joint + _FIRST_JOINT, "path": path}})
         samplers.append({"input": times, "output": buffer.add(values.astype(np.float32)), "interpolation": "LINEAR"})
 

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.fields import hash_kernels
 
 _PRIMES = (1, 2654435761, 805459861)
@@ -57,15 +58,15 @@ class HashGridConfig:
 class Levels(NamedTuple):
     """Per level l, arrays [L]; the entries of level l are rows `first[l] : first[l] + entries[l]` of the table."""
 
-    scale: np.ndarray
+    scale: Array
     """float32: grid units per unit of position."""
-    resolution: np.ndarray
+    resolution: Array
     """uint32: vertices per axis."""
-    entries: np.ndarray
+    entries: Array
     """uint32."""
-    first: np.ndarray
+    first: Array
     """int64: running sum of entries."""
-    dense: np.ndarray
+    dense: Array
     """bool: an entry for each vertex; otherwise vertices are hashed."""
 
     @property

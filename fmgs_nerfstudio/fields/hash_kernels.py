@@ -1,3 +1,4 @@
+# pyright: standard
 """CPU kernels of the multi-resolution hash grid: cells, trilinear gather, its transpose and its slope.
 
 Arrays are level-major: `index [L, N, 8]` int32 rows of the table, `fraction [L, N, 3]` positions inside the cell.

@@ -58,16 +58,12 @@ class FeatureVolume(TrainedPart):
         self.index = row_of_entry[corner].to(normalised.device)
         self.fraction = fraction.to(normalised.device)
 
-    def _load_from_state_dict(
-        self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-    ) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: Any, **named: Any) -> None:
         sites, table = (state_dict.get(prefix + name) for name in ("sites", "table"))
         if sites is not None and table is not None and sites.shape == self.sites.shape:
             self._locate(sites.to(self.sites.device))
             self.table.data = self.table.new_empty(len(self.entries), self.config.features_per_level)
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
+        super()._load_from_state_dict(state_dict, prefix, *rest, **named)
 
     def forward(self) -> Float[Tensor, "N LF"]:
         """Features of every site, level-major."""

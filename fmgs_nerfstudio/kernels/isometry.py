@@ -1,3 +1,4 @@
+# pyright: standard
 """Change of the distances between neighbours when points move: the sum that L_iso averages.
 
 The plain torch form is a dozen small operations over [N, K, D]; on CPUs two numba kernels do the same.

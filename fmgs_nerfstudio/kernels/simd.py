@@ -1,3 +1,4 @@
+# pyright: standard
 """Eight float32 lanes as one number in numba kernels.
 
 Surfels are a few pixels wide, so a loop over their pixels is too short for a compiler to vectorise; written with these

@@ -1,3 +1,4 @@
+# pyright: standard
 """Structural similarity as 3DGS computes it: 11x11 gaussian window of sigma 1.5, zero padding, data range 1.
 
 `ssim_reference` is the plain torch form; on CPUs a fused numba kernel with a hand-written backward computes the same
@@ -15,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.kernels.compiled import device_function, kernel
 
 _SIZE, _SIGMA = 11, 1.5
@@ -94,7 +96,7 @@ def _gradient(ctx: Any, grad_out: Float[Tensor, ""]) -> Float[Tensor, "H W C"]:
     return gradient
 
 
-def _rows(image: Float[Tensor, "H W C"]) -> np.ndarray:
+def _rows(image: Float[Tensor, "H W C"]) -> Array:
     """An image as an array [H, W * C]: the neighbour of a value in its row is C further."""
     return image.view(len(image), -1).numpy()
 

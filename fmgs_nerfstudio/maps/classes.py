@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from fmgs_nerfstudio.arrays import Array
+
 _TABLE = (
     ("Background", (50, 50, 50)),
     ("Apparel", (255, 218, 0)),
@@ -44,7 +46,7 @@ CLASSES: tuple[str, ...] = tuple(name for name, _ in _TABLE)
 
 NUM_CLASSES = len(CLASSES)
 
-PALETTE: np.ndarray = np.array([colour for _, colour in _TABLE], dtype=np.uint8)
+PALETTE: Array = np.array([colour for _, colour in _TABLE], dtype=np.uint8)
 """[28, 3] RGB, as Sapiens draws them."""
 
 IDS: dict[str, int] = {name: index for index, name in enumerate(CLASSES)}

@@ -11,6 +11,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
+from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.files import atomic_path
 from fmgs_nerfstudio.maps.classes import PALETTE
 from fmgs_nerfstudio.unpickle import FAILURES
@@ -20,7 +21,7 @@ class PriorsError(ValueError):
     """A prior map or its description cannot be used; the message names the file and what to do."""
 
 
-def write_labels(path: Path, labels: UInt8[np.ndarray, "H W"]) -> None:
+def write_labels(path: Path, labels: UInt8[Array, "H W"]) -> None:
     """8-bit index PNG with the Goliath palette."""
     image = Image.fromarray(labels)
     image.putpalette(PALETTE.tobytes())
@@ -28,7 +29,7 @@ def write_labels(path: Path, labels: UInt8[np.ndarray, "H W"]) -> None:
         image.save(temporary, compress_level=3)
 
 
-def read_labels(path: Path) -> UInt8[np.ndarray, "H W"]:
+def read_labels(path: Path) -> UInt8[Array, "H W"]:
     """Ids of an index PNG (or an 8-bit gray one)."""
     image = _open(path)
     if image.mode not in ("P", "L"):
@@ -38,18 +39,18 @@ def read_labels(path: Path) -> UInt8[np.ndarray, "H W"]:
     return np.asarray(image)
 
 
-def write_mask(path: Path, mask: Float[np.ndarray, "H W"]) -> None:
+def write_mask(path: Path, mask: Float[Array, "H W"]) -> None:
     """8-bit gray PNG of a mask in 0..1."""
     with atomic_path(path) as temporary:
         Image.fromarray(np.rint(np.clip(mask, 0, 1) * 255).astype(np.uint8)).save(temporary, compress_level=3)
 
 
-def read_mask(path: Path) -> Float[np.ndarray, "H W"]:
+def read_mask(path: Path) -> Float[Array, "H W"]:
     """0..1 of an 8-bit gray PNG."""
     return _read_gray(path, bits=8)[0].astype(np.float32) / 255
 
 
-def write_depth(path: Path, depth: Float[np.ndarray, "H W"]) -> None:
+def write_depth(path: Path, depth: Float[Array, "H W"]) -> None:
     """16-bit gray PNG, scaled to the map's own range, which the text chunk "range" keeps."""
     low, high = float(depth.min()), float(depth.max())
     scaled = (depth.astype(np.float64) - low) * (65535 / max(high - low, 1e-12))
@@ -59,7 +60,7 @@ def write_depth(path: Path, depth: Float[np.ndarray, "H W"]) -> None:
         Image.fromarray(np.rint(scaled).astype(np.uint16)).save(temporary, compress_level=3, pnginfo=text)
 
 
-def read_depth(path: Path) -> Float[np.ndarray, "H W"]:
+def read_depth(path: Path) -> Float[Array, "H W"]:
     """What `write_depth` wrote, within 1 / 131070 of its range."""
     image, text = _read_gray(path, bits=16)
     try:
@@ -69,7 +70,7 @@ def read_depth(path: Path) -> Float[np.ndarray, "H W"]:
     return np.float32(low) + image.astype(np.float32) * np.float32((high - low) / 65535)
 
 
-def write_normal(path: Path, normal: Float[np.ndarray, "H W 3"], bits: Literal[8, 16]) -> None:
+def write_normal(path: Path, normal: Float[Array, "H W 3"], bits: Literal[8, 16]) -> None:
     """RGB PNG of (n + 1) / 2; vectors of length 0 become black, which is no unit vector."""
     top, dtype = (255, np.uint8) if bits == 8 else (65535, np.uint16)
     colour = np.rint((np.clip(normal, -1, 1) + 1) * (top / 2)).astype(dtype)
@@ -79,10 +80,10 @@ def write_normal(path: Path, normal: Float[np.ndarray, "H W 3"], bits: Literal[8
             raise OSError(f"OpenCV could not write {path}")
 
 
-def read_normal(path: Path) -> Float[np.ndarray, "H W 3"]:
+def read_normal(path: Path) -> Float[Array, "H W 3"]:
     """Unit vectors of an 8- or 16-bit RGB(A) PNG of (n + 1) / 2; 0 where no unit vector was stored or alpha is low."""
     _open(path)  # OpenCV would return the readable half of a corrupt file
-    colour = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    colour: Any = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if colour is None or colour.ndim != 3 or colour.shape[2] not in (3, 4):
         raise PriorsError(f"{path}: expected normals as an RGB PNG of 8 or 16 bits.")
     top = 255 if colour.dtype == np.uint8 else 65535
@@ -92,7 +93,7 @@ def read_normal(path: Path) -> Float[np.ndarray, "H W 3"]:
     return normal
 
 
-def unit_or_zero(vectors: Float[np.ndarray, "H W 3"]) -> Float[np.ndarray, "H W 3"]:
+def unit_or_zero(vectors: Float[Array, "H W 3"]) -> Float[Array, "H W 3"]:
     """Directions at length 1; 0 where what was stored is none."""
     # Black decodes to length 1.73 and mid-gray to 0.01: neither is a direction. Sapiens' own are not exactly unit.
     length = np.linalg.norm(vectors, axis=-1, keepdims=True)
@@ -100,7 +101,7 @@ def unit_or_zero(vectors: Float[np.ndarray, "H W 3"]) -> Float[np.ndarray, "H W 
     return np.where(valid, vectors / np.where(valid, length, 1), 0).astype(np.float32)
 
 
-def read_npy(path: Path, dtype_kinds: str, ndim: int) -> np.ndarray:
+def read_npy(path: Path, dtype_kinds: str, ndim: int) -> Array:
     """An array [H, W] or [H, W, 3] whose dtype is of one of numpy's one-letter kinds."""
     try:
         values = np.load(path, allow_pickle=False)
@@ -129,7 +130,7 @@ def _open(path: Path) -> Image.Image:
         ) from error
 
 
-def _read_gray(path: Path, bits: Literal[8, 16]) -> tuple[np.ndarray, dict[Any, Any]]:
+def _read_gray(path: Path, bits: Literal[8, 16]) -> tuple[Array, dict[Any, Any]]:
     image = _open(path)
     if image.mode not in (("L",) if bits == 8 else ("I;16", "I")):
         raise PriorsError(f"{path}: expected a {bits}-bit gray PNG, got an image of mode {image.mode}.")

@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from jaxtyping import Float
 
+from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.files import atomic_path
 from fmgs_nerfstudio.maps.files import PriorsError
 
@@ -62,7 +63,7 @@ class PriorsInfo:
         """Who made the maps of this kind."""
         return self.sources.get(kind, Source(self.estimator, self.licence, self.crop))
 
-    def axes(self) -> Float[np.ndarray, "3 3"]:
+    def axes(self) -> Float[Array, "3 3"]:
         """`normal_axes` as a matrix A: n = A @ stored."""
         return axes_matrix(self.normal_axes)
 
@@ -103,7 +104,7 @@ def correct(info: PriorsInfo, why: str, **changed: str) -> PriorsInfo:
     return dataclasses.replace(info, corrections=(*info.corrections, *notes), **changed)  # pyright: ignore[reportArgumentType]
 
 
-def axes_matrix(axes: str) -> Float[np.ndarray, "3 3"]:
+def axes_matrix(axes: str) -> Float[Array, "3 3"]:
     """The signed permutation that words such as "-x y z" name; its rows pick the channels.
 
     Raises:
@@ -118,7 +119,7 @@ def axes_matrix(axes: str) -> Float[np.ndarray, "3 3"]:
     return matrix
 
 
-def axes_words(matrix: Float[np.ndarray, "3 3"]) -> str:
+def axes_words(matrix: Float[Array, "3 3"]) -> str:
     """The words of `axes_matrix`."""
     return " ".join(("-" if row.sum() < 0 else "") + "xyz"[int(np.abs(row).argmax())] for row in matrix)
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
+from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.maps.classes import CLASSES, IDS, NUM_CLASSES
 
-DOME29_TO_GOLIATH: UInt8[np.ndarray, "29"] = np.array([0, 1, IDS["Apparel"], *range(2, NUM_CLASSES)], dtype=np.uint8)
+DOME29_TO_GOLIATH: UInt8[Array, "29"] = np.array([0, 1, IDS["Apparel"], *range(2, NUM_CLASSES)], dtype=np.uint8)
 """Ids of Sapiens2: the 28 with Eyeglass put in at 2 (its DOME_CLASSES_29)."""
 
 # ATR, LIP and CIHP name arms and legs whole and mean the skin that shows: as a rule the lower half. Left is the

@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.files import atomic_path
 from fmgs_nerfstudio.maps.classes import NUM_CLASSES
 from fmgs_nerfstudio.maps.files import (
@@ -85,7 +86,7 @@ class Priors(ABC):
     def exists(self, kind: Kind, camera: str, stem: str) -> bool:
         return self.path(kind, camera, stem).is_file()
 
-    def read(self, kind: Kind, camera: str, stem: str) -> np.ndarray:
+    def read(self, kind: Kind, camera: str, stem: str) -> Array:
         """One map in canonical form.
 
         Returns:
@@ -113,16 +114,16 @@ class Priors(ABC):
         """Where under the root the map may lie, the preferred first."""
 
     @abstractmethod
-    def _semantics(self, path: Path) -> np.ndarray: ...
+    def _semantics(self, path: Path) -> Array: ...
 
     @abstractmethod
-    def _depth(self, path: Path) -> Float[np.ndarray, "H W"]: ...
+    def _depth(self, path: Path) -> Float[Array, "H W"]: ...
 
     @abstractmethod
-    def _normal(self, path: Path) -> Float[np.ndarray, "H W 3"]: ...
+    def _normal(self, path: Path) -> Float[Array, "H W 3"]: ...
 
     @abstractmethod
-    def _mask(self, path: Path) -> Float[np.ndarray, "H W"]: ...
+    def _mask(self, path: Path) -> Float[Array, "H W"]: ...
 
 
 class PngPriors(Priors):
@@ -131,16 +132,16 @@ class PngPriors(Priors):
     def _names(self, kind: Kind, camera: str, stem: str) -> list[str]:
         return [f"{kind}/{camera}/{stem}.png"]
 
-    def _semantics(self, path: Path) -> np.ndarray:
+    def _semantics(self, path: Path) -> Array:
         return read_labels(path)
 
-    def _depth(self, path: Path) -> Float[np.ndarray, "H W"]:
+    def _depth(self, path: Path) -> Float[Array, "H W"]:
         return read_depth(path)
 
-    def _normal(self, path: Path) -> Float[np.ndarray, "H W 3"]:
+    def _normal(self, path: Path) -> Float[Array, "H W 3"]:
         return read_normal(path)
 
-    def _mask(self, path: Path) -> Float[np.ndarray, "H W"]:
+    def _mask(self, path: Path) -> Float[Array, "H W"]:
         return read_mask(path)
 
 
@@ -153,16 +154,16 @@ class SapiensPriors(Priors):
         folder = "depth" if kind == "depth" else "seg"
         return [f"{folder}/{camera}/{stem}{'_seg' if kind == 'semantics' else ''}.npy"]
 
-    def _semantics(self, path: Path) -> np.ndarray:
+    def _semantics(self, path: Path) -> Array:
         return read_npy(path, "iu", 2)
 
-    def _depth(self, path: Path) -> Float[np.ndarray, "H W"]:
+    def _depth(self, path: Path) -> Float[Array, "H W"]:
         return read_npy(path, "f", 2).astype(np.float32)
 
-    def _normal(self, path: Path) -> Float[np.ndarray, "H W 3"]:
+    def _normal(self, path: Path) -> Float[Array, "H W 3"]:
         return read_normal(path) if path.suffix == ".png" else read_npy(path, "f", 3).astype(np.float32)
 
-    def _mask(self, path: Path) -> Float[np.ndarray, "H W"]:
+    def _mask(self, path: Path) -> Float[Array, "H W"]:
         return read_npy(path, "b", 2).astype(np.float32)
 
 
@@ -173,7 +174,7 @@ class PriorsWriter:
         self.root = capture / "priors"
         write_info(self.root / "priors.json", info)
 
-    def write(self, kind: Kind, camera: str, stem: str, values: np.ndarray) -> None:
+    def write(self, kind: Kind, camera: str, stem: str, values: Array) -> None:
         """Write one map: shapes and dtypes of `Priors.read`, axes and direction of the writer's `info`."""
         path = self.root / kind / camera / f"{stem}.png"
         if kind == "semantics":
@@ -192,7 +193,7 @@ class SapiensWriter:
     def __init__(self, capture: Path) -> None:
         self.root = capture / "sapiens"
 
-    def write(self, kind: Kind, camera: str, stem: str, values: np.ndarray) -> None:
+    def write(self, kind: Kind, camera: str, stem: str, values: Array) -> None:
         """Write one canonical map (`Priors.read`)."""
         folder, name, dtype = {
             "semantics": ("seg", f"{stem}_seg.npy", np.int64),
@@ -205,7 +206,7 @@ class SapiensWriter:
             np.save(temporary, values.astype(dtype))
 
 
-def _goliath(labels: np.ndarray, info: PriorsInfo, path: Path) -> UInt8[np.ndarray, "H W"]:
+def _goliath(labels: Array, info: PriorsInfo, path: Path) -> UInt8[Array, "H W"]:
     """Goliath ids of a stored class map."""
     count = NUM_CLASSES if info.label_set == "goliath28" else len(DOME29_TO_GOLIATH)
     if labels.min() < 0 or labels.max() >= count:

@@ -10,6 +10,7 @@ import torch
 from fmgs_dataparsers.capture import Capture, Frame
 from jaxtyping import Bool
 
+from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.body import BodyModel
 
 _MARGIN = 0.05  # metres
@@ -25,7 +26,7 @@ class BodyBounds:
     def _body(self) -> BodyModel:
         return BodyModel.load(self.capture.body_model)
 
-    def mask(self, frame: Frame) -> Bool[np.ndarray, "H W"]:
+    def mask(self, frame: Frame) -> Bool[Array, "H W"]:
         """The pixels of `frame` at working size that the box covers; the pose is the capture's own."""
         capture = self.capture
         pose, transl, betas = (

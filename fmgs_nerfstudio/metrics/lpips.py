@@ -19,8 +19,9 @@ import torch
 from jaxtyping import Float
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
-from torchmetrics.functional.image.lpips import _LPIPS
+from torchmetrics.functional.image.lpips import _LPIPS  # pyright: ignore[reportPrivateUsage] -- public names load weights
 
+from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.unpickle import read_pickle
 
 Net = Literal["vgg", "alex"]
@@ -138,7 +139,7 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _from_jax(layer: Mapping[str, np.ndarray]) -> tuple[Tensor, Tensor]:
+def _from_jax(layer: Mapping[str, Array]) -> tuple[Tensor, Tensor]:
     kernel = layer["kernel"].transpose(3, 2, 0, 1)  # height, width, in, out
     return torch.from_numpy(np.ascontiguousarray(kernel)), torch.tensor(layer["bias"])
 

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation
 
+from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.body.model import N_JOINTS
 from fmgs_nerfstudio.motion.motion import Vector
 from fmgs_nerfstudio.rendering import Camera
@@ -37,7 +38,7 @@ def capture_camera(capture: Capture, size: int | None) -> Camera:
 def watch(
     kind: CameraName,
     capture: Camera,
-    joints: Float[np.ndarray, "T 24 3"],
+    joints: Float[Array, "T 24 3"],
     up: Vector,
     fps: float,
     seconds_per_turn: float = 8.0,
@@ -66,13 +67,13 @@ def watch(
 
 
 def _moving(
-    capture: Float[np.ndarray, "4 4"],
-    joints: Float[np.ndarray, "T 24 3"],
+    capture: Float[Array, "4 4"],
+    joints: Float[Array, "T 24 3"],
     up: Vector,
     fps: float,
     seconds_per_turn: float,
     around: bool,
-) -> list[Float[np.ndarray, "4 4"]]:
+) -> list[Float[Array, "4 4"]]:
     heights = joints @ up
     middle = np.median((heights.max(1) + heights.min(1)) / 2 - heights[:, 0])
     targets = gaussian_filter1d(joints[:, 0] + middle * up, _STEADY * fps, axis=0, mode="nearest")
@@ -82,7 +83,7 @@ def _moving(
     return [look_at(target + arm, target, up) for target, arm in zip(targets, turns.apply(offset), strict=True)]
 
 
-def look_at(eye: Vector, target: Vector, up: Vector) -> Float[np.ndarray, "4 4"]:
+def look_at(eye: Vector, target: Vector, up: Vector) -> Float[Array, "4 4"]:
     """World to camera in OpenCV's axes; `up` shows upwards in the image."""
     forward = (target - eye) / np.linalg.norm(target - eye)
     right = np.cross(forward, up)
@@ -94,11 +95,11 @@ def look_at(eye: Vector, target: Vector, up: Vector) -> Float[np.ndarray, "4 4"]
 
 
 def whole_person_zoom(
-    views: Sequence[Float[np.ndarray, "4 4"]],
-    K: Float[np.ndarray, "3 3"],
+    views: Sequence[Float[Array, "4 4"]],
+    K: Float[Array, "3 3"],
     width: int,
     height: int,
-    joints: Float[np.ndarray, "T 24 3"],
+    joints: Float[Array, "T 24 3"],
 ) -> float:
     """The largest factor of the focal length with every joint of every pose, and what is around it, in the image."""
     view = np.stack(views)

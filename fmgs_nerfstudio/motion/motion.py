@@ -11,10 +11,11 @@ import torch
 from jaxtyping import Float
 from scipy.spatial.transform import Rotation, Slerp
 
+from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.body.canonical import CanonicalBody
 from fmgs_nerfstudio.body.model import N_JOINTS
 
-Vector = Float[np.ndarray, "3"]
+Vector = Float[Array, "3"]
 
 
 class MotionError(ValueError):
@@ -25,9 +26,9 @@ class MotionError(ValueError):
 class Motion:
     """T poses at equal intervals, in smplx's sense: the first joint turns the body about its pelvis."""
 
-    poses: Float[np.ndarray, "T 72"]
+    poses: Float[Array, "T 72"]
     """Axis-angle, radians."""
-    transl: Float[np.ndarray, "T 3"]
+    transl: Float[Array, "T 3"]
     """Metres."""
     fps: float
     """Poses per second."""
@@ -83,7 +84,7 @@ class Motion:
         """In a world with another upward axis."""
         return self.moved(rotation_between(np.array(self.up), up), np.zeros(3), pelvis)
 
-    def facing(self) -> Float[np.ndarray, "T 3"]:
+    def facing(self) -> Float[Array, "T 3"]:
         """Where the body looks, horizontally: SMPL's T-pose faces +z. Not normalised; zero when lying."""
         forward = self.root().apply([0.0, 0.0, 1.0])
         up = np.array(self.up)
@@ -102,7 +103,7 @@ class Motion:
         return turned.moved(Rotation.identity(), shift - (shift @ up) * up + (floors[0] - floors[1]) * up, pelvis)
 
 
-def joints(motion: Motion, body: CanonicalBody) -> Float[np.ndarray, "T 24 3"]:
+def joints(motion: Motion, body: CanonicalBody) -> Float[Array, "T 24 3"]:
     """The 24 joints of every pose, metres."""
     rest = body.joints.cpu()
     poses, transl = (torch.from_numpy(value).float() for value in (motion.poses, motion.transl))
@@ -118,7 +119,7 @@ def rotation_between(a: Vector, b: Vector) -> Rotation:
     return Rotation.from_rotvec(axis / np.linalg.norm(axis) * math.atan2(np.linalg.norm(np.cross(a, b)), a @ b))
 
 
-def find_up(poses: Float[np.ndarray, "T 72"]) -> tuple[float, float, float] | None:
+def find_up(poses: Float[Array, "T 72"]) -> tuple[float, float, float] | None:
     """The axis that people's heads point to on average (SMPL's T-pose stands along +y); none if there is no such."""
     mean = Rotation.from_rotvec(poses[:, :3]).apply([0.0, 1.0, 0.0]).mean(0)
     axis = int(np.abs(mean).argmax())
@@ -128,7 +129,7 @@ def find_up(poses: Float[np.ndarray, "T 72"]) -> tuple[float, float, float] | No
     return x, y, z
 
 
-def find_metres(transl: Float[np.ndarray, "T 3"]) -> float:
+def find_metres(transl: Float[Array, "T 3"]) -> float:
     """Metres per unit of a translation, by its size: people move metres, not tens of metres, from where they are."""
     distance = float(np.median(np.linalg.norm(transl, axis=1)))
     spread = float(np.ptp(transl, axis=0).max())

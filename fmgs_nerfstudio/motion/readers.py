@@ -15,6 +15,7 @@ from fmgs_dataparsers.capture import Capture, CaptureError
 from fmgs_dataparsers.parser import open_capture
 from jaxtyping import Float
 
+from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.maps.maps import PriorsError
 from fmgs_nerfstudio.motion.motion import Motion, MotionError, find_metres, find_up
 from fmgs_nerfstudio.unpickle import read_npz, read_pickle
@@ -88,7 +89,7 @@ def _arrays(path: Path) -> Mapping[str, Any]:
 
 
 def _of_arrays(arrays: Mapping[str, Any], path: Path, reading: Reading) -> Motion:
-    def first(names: tuple[str, ...]) -> np.ndarray | None:
+    def first(names: tuple[str, ...]) -> Array | None:
         if (name := next((name for name in names if name in arrays), None)) is None:
             return None
         try:
@@ -128,7 +129,7 @@ def _of_arrays(arrays: Mapping[str, Any], path: Path, reading: Reading) -> Motio
     return Motion(poses, transl * _METRES.get(reading.unit, metres), fps, up, path.stem)
 
 
-def _poses(first: Callable[[tuple[str, ...]], np.ndarray | None], path: Path) -> Float[np.ndarray, "T 72"]:
+def _poses(first: Callable[[tuple[str, ...]], Array | None], path: Path) -> Float[Array, "T 72"]:
     poses = first(_POSES)
     if poses is None:
         parts = [first(names) for names in (_ROOT, _BODY, ("pose_hand",))]

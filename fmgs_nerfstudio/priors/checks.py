@@ -17,6 +17,7 @@ from fmgs_dataparsers.capture import Capture, Frame
 from jaxtyping import Bool, Float
 from scipy.stats import rankdata
 
+from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.maps.classes import NUM_CLASSES
 from fmgs_nerfstudio.maps.info import PriorsInfo, axes_matrix, axes_words, correct
 from fmgs_nerfstudio.priors.body_view import BodyView
@@ -42,11 +43,11 @@ class FrameReport:
     """Correlation of n_x with the column."""
     upward: float | None = None
     """Correlation of n_y with the row, negated."""
-    agreement: Float[np.ndarray, "3 3"] | None = None
+    agreement: Float[Array, "3 3"] | None = None
     """Mean product of the map's axis (row) with the body's (column)."""
     depth_rank: float | None = None
     """Rank correlation of depth with the body's z."""
-    areas: Float[np.ndarray, "28"] | None = None
+    areas: Float[Array, "28"] | None = None
     """Pixels per class."""
     warnings: tuple[str, ...] = ()
 
@@ -143,14 +144,14 @@ def _check_frame(capture: Capture, body: BodyView, frame: Frame) -> FrameReport:
     return FrameReport(frame, **found, warnings=tuple(warnings))
 
 
-def sign_test(normal: Float[np.ndarray, "H W 3"], person: Bool[np.ndarray, "H W"]) -> tuple[float, float, float]:
+def sign_test(normal: Float[Array, "H W 3"], person: Bool[Array, "H W"]) -> tuple[float, float, float]:
     """Share of n_z > 0; correlations of n_x with column and of n_y with -row: > 0 in OpenGL axes."""
     rows, columns = np.nonzero(person)
     n = normal[person]
     return float((n[:, 2] > 0).mean()), _correlation(n[:, 0], columns), _correlation(n[:, 1], -rows)
 
 
-def best_axes(agreement: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3 3"] | None:
+def best_axes(agreement: Float[Array, "3 3"]) -> Float[Array, "3 3"] | None:
     """The signed permutation P for which P n agrees best with the body's normals, of all 48.
 
     `agreement[i, j]` is the mean of n_i times the body's n_j. None where even the best agrees badly.
@@ -165,12 +166,12 @@ def best_axes(agreement: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3 3"] |
     return candidates[best] if scores[best] > _DECIDED else None
 
 
-def rank_correlation(a: Float[np.ndarray, "N"], b: Float[np.ndarray, "N"]) -> float:
+def rank_correlation(a: Float[Array, "N"], b: Float[Array, "N"]) -> float:
     """Spearman's, -1 to 1; 0 where one of them is constant."""
     return _correlation(rankdata(a), rankdata(b))
 
 
-def flicker(areas: Float[np.ndarray, "T 28"]) -> Float[np.ndarray, "T"]:
+def flicker(areas: Float[Array, "T 28"]) -> Float[Array, "T"]:
     """Share of the person that changes its class in a frame and changes back in the next; 0 at both ends.
 
     A class that grows over several frames is a person who turns; one that comes and goes is the estimator's doing.
@@ -186,7 +187,7 @@ def flicker(areas: Float[np.ndarray, "T 28"]) -> Float[np.ndarray, "T"]:
 
 def _with_flicker(reports: Sequence[FrameReport]) -> list[FrameReport]:
     """The reports with the warning added, camera by camera in the order of the frames."""
-    cameras: dict[str, list[tuple[int, np.ndarray]]] = {}
+    cameras: dict[str, list[tuple[int, Array]]] = {}
     for index, report in enumerate(reports):
         if report.areas is not None:
             cameras.setdefault(report.frame.camera, []).append((index, report.areas))
@@ -200,7 +201,7 @@ def _with_flicker(reports: Sequence[FrameReport]) -> list[FrameReport]:
     return reports
 
 
-def _correlation(a: np.ndarray, b: np.ndarray) -> float:
+def _correlation(a: Array, b: Array) -> float:
     a, b = a - a.mean(), b - b.mean()
     scale = float(np.sqrt((a * a).sum() * (b * b).sum()))
     return float((a * b).sum() / scale) if scale > 0 else 0.0

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float
 
+from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.maps.info import Kind
 
 Box = tuple[slice, slice]
@@ -17,7 +18,7 @@ ASPECT = 3 / 4
 """Width : height that the box is brought to as far as the image allows; Sapiens squashes what it gets to 768 x 1024."""
 
 
-def person_box(mask: Float[np.ndarray, "H W"]) -> Box:
+def person_box(mask: Float[Array, "H W"]) -> Box:
     """Box of the mask, grown by `MARGIN` and to `ASPECT`; the whole image where nothing is masked."""
     height, width = mask.shape
     rows, columns = (np.flatnonzero((mask > 0.5).any(axis)) for axis in (1, 0))
@@ -37,7 +38,7 @@ def _span(first: int, last: int, length: float, limit: int) -> slice:
     return slice(start, start + size)
 
 
-def paste(kind: Kind, values: np.ndarray, box: Box, shape: tuple[int, int]) -> np.ndarray:
+def paste(kind: Kind, values: Array, box: Box, shape: tuple[int, int]) -> Array:
     """The map of the whole image [H, W, ...] from the map of its box.
 
     Outside is background: 0, and for depth, which has no background, the nearest value inside.

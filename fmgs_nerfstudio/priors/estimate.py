@@ -15,6 +15,7 @@ import torch
 from fmgs_dataparsers.capture import Capture, Frame
 from jaxtyping import Bool
 
+from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.maps.info import Kind, Source, merge
 from fmgs_nerfstudio.maps.maps import PngPriors, Priors, PriorsError, PriorsWriter, open_priors
 from fmgs_nerfstudio.priors.checkpoints import Weights
@@ -92,7 +93,7 @@ class _Input:
     frame: Frame
     image: Image
     """The box of the image."""
-    person: Bool[np.ndarray, "H W"]
+    person: Bool[Array, "H W"]
     """The mask of the whole image, grown by a few pixels."""
     box: Box
 
@@ -172,7 +173,7 @@ class _Pass:
             written += 1
         return written
 
-    def _checked(self, kind: Kind, item: _Input, maps: Maps) -> np.ndarray:
+    def _checked(self, kind: Kind, item: _Input, maps: Maps) -> Array:
         values, where = maps[kind], f"{self.network.name}: {kind} of {item.frame.camera}/{item.frame.stem}"
         expected = (*item.image.shape[:2], 3) if kind == "normal" else item.image.shape[:2]
         if values.shape != expected:
@@ -182,7 +183,7 @@ class _Pass:
         return values
 
 
-def _confined(values: np.ndarray, person: Bool[np.ndarray, "H W"], kind: Kind) -> np.ndarray:
+def _confined(values: Array, person: Bool[Array, "H W"], kind: Kind) -> Array:
     """Depth clipped to its range over the person: the background, which nobody supervised, costs no resolution."""
     if kind != "depth" or not person.any():
         return values

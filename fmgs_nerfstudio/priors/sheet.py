@@ -9,11 +9,12 @@ import numpy as np
 from fmgs_dataparsers.capture import Capture, Frame
 from jaxtyping import Bool, Float, UInt8
 
+from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.maps.classes import CLASSES, PALETTE
 from fmgs_nerfstudio.priors.body_view import BodyView
 from fmgs_nerfstudio.priors.crop import person_box
 
-Picture = UInt8[np.ndarray, "H W 3"]
+Picture = UInt8[Array, "H W 3"]
 TITLES = ("image and fitted body", "mask", "parsing", "depth (near is bright)", "normals (x y z as r g b)")
 _TILE = (240, 320)  # width, height
 _RED, _WHITE = (255, 60, 60), (255, 255, 255)
@@ -60,13 +61,13 @@ def _tiles(capture: Capture, body: BodyView, frame: Frame) -> tuple[list[Picture
     return tiles, [] if semantics is None else np.unique(semantics).tolist()
 
 
-def _over(image: Picture, labels: UInt8[np.ndarray, "H W"]) -> Picture:
+def _over(image: Picture, labels: UInt8[Array, "H W"]) -> Picture:
     """Class colours over the image."""
     mixed = (0.35 * image + 0.65 * PALETTE[labels]).astype(np.uint8)
     return np.where((labels > 0)[..., None], mixed, image // 2)
 
 
-def _depth_picture(depth: Float[np.ndarray, "H W"], person: Bool[np.ndarray, "H W"]) -> Picture:
+def _depth_picture(depth: Float[Array, "H W"], person: Bool[Array, "H W"]) -> Picture:
     if not person.any():
         return np.zeros((*depth.shape, 3), np.uint8)
     near, far = np.percentile(depth[person], (1, 99))
@@ -74,7 +75,7 @@ def _depth_picture(depth: Float[np.ndarray, "H W"], person: Bool[np.ndarray, "H 
     return np.ascontiguousarray(cv2.applyColorMap(_bytes(gray), cv2.COLORMAP_INFERNO)[..., ::-1])
 
 
-def _fit(tile: np.ndarray) -> np.ndarray:
+def _fit(tile: Array) -> Array:
     """The tile at the sheet's size, its proportions kept, black beside it."""
     scale = min(_TILE[0] / tile.shape[1], _TILE[1] / tile.shape[0])
     size = (max(1, round(tile.shape[1] * scale)), max(1, round(tile.shape[0] * scale)))
@@ -101,5 +102,5 @@ def _write(picture: Picture, text: str, place: tuple[int, int], colour: tuple[in
         cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.45, ink, thickness, cv2.LINE_AA)
 
 
-def _bytes(values: Float[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:
+def _bytes(values: Float[Array, "..."]) -> UInt8[Array, "..."]:
     return np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)

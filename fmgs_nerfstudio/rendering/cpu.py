@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.kernels.simd import LANES
 from fmgs_nerfstudio.rendering.cpu_geometry import MOMENTS, RECORD, project, reduce_slots
 from fmgs_nerfstudio.rendering.cpu_kernels import TILE, bin_surfels, composite, composite_backward
@@ -20,16 +21,16 @@ from fmgs_nerfstudio.rendering.layers import Camera, Layer
 class _Scene(NamedTuple):
     """Surfels projected and binned: what forward and backward share."""
 
-    means: np.ndarray
-    tangents: np.ndarray
-    opacities: np.ndarray
-    to_pixels: np.ndarray
+    means: Array
+    tangents: Array
+    opacities: Array
+    to_pixels: Array
     """K [R | t], [3, 4], float64"""
-    records: np.ndarray
-    starts: np.ndarray
-    surfels: np.ndarray
-    first_slot: np.ndarray
-    tiles: np.ndarray
+    records: Array
+    starts: Array
+    surfels: Array
+    first_slot: Array
+    tiles: Array
     """Tiles with surfels, the longest lists first: they are dealt to the cores in turn."""
     tiles_x: int
 
@@ -50,7 +51,7 @@ class _Composite(torch.autograd.Function):
     """(values [N, C]; means, tangents and opacities of every geometry) -> image [C, H, W]."""
 
     @staticmethod
-    def forward(ctx, scene: _Scene, camera: Camera, groups: np.ndarray, values: Tensor, *geometry: Tensor) -> Tensor:
+    def forward(ctx: Any, scene: _Scene, camera: Camera, groups: Array, values: Tensor, *geometry: Tensor) -> Tensor:
         image = values.new_zeros(values.shape[1], camera.height, camera.width)
         s = scene
         workers = numba.get_num_threads()
@@ -60,7 +61,7 @@ class _Composite(torch.autograd.Function):
         return image
 
     @staticmethod
-    def backward(ctx, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         values, image = ctx.saved_tensors
         s, groups = ctx.scene, ctx.groups
         n_slots, n_groups, (count, channels) = s.first_slot[-1], len(groups) - 1, values.shape

@@ -1,3 +1,4 @@
+# pyright: standard
 """What the CPU executor does per surfel, as numba kernels: projection, and the gradients' way back through it.
 
 Around its centre a surfel's point under a pixel is (u, v) = (c_x, c_y) / c_z with c = A (dx, dy, 1): A is the adjugate

@@ -1,3 +1,4 @@
+# pyright: standard
 """What the CPU executor does per pixel, as numba kernels: binning, compositing forward, hand-written backward.
 
 The image is cut into tiles, dealt to the cores. In a tile the surfels come front to back, and each visits the pixels of

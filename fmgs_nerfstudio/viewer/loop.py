@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 import time
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from nerfstudio.viewer.render_state_machine import RenderAction
 from nerfstudio.viewer.viewer import Viewer
 
+from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.viewer.first_view import FirstView
 from fmgs_nerfstudio.viewer.overlays import SceneOverlays
 from fmgs_nerfstudio.viewer.panel import Panel
@@ -38,7 +38,7 @@ class ViewerLoop(threading.Thread):
         self._state: tuple[object, ...] = ()
         # Depth compositing would hide what stands in the person or before nothing. ns-viewer does not ask the run's
         # configuration, which has it off, and nerfstudio has no other way in.
-        viewer.control_panel._layer_depth.value = False
+        viewer.control_panel._layer_depth.value = False  # pyright: ignore[reportPrivateUsage]
 
     def run(self) -> None:
         last = time.monotonic()
@@ -83,7 +83,7 @@ class ViewerLoop(threading.Thread):
             self.viewer.set_camera_visibility(False)
             self.viewer.toggle_cameravis_button()
 
-    def _turn_with_gizmo(self, orientation: Float[np.ndarray, "3 3"]) -> None:
+    def _turn_with_gizmo(self, orientation: Float[Array, "3 3"]) -> None:
         self.playing, joint = False, self.panel.selected_joint
         frames = joint_frames(self.state.body, self.state.current())
         self.state.turn(joint, local_rotation(frames, self.state.body.body.parents, joint, orientation))

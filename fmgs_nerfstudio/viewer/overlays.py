@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from nerfstudio.viewer.viewer import VISER_NERFSTUDIO_SCALE_RATIO
 from scipy.spatial.transform import Rotation
 
+from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.body.canonical import CanonicalBody
 from fmgs_nerfstudio.body.model import N_JOINTS
 from fmgs_nerfstudio.viewer.pose import JointFrames
@@ -22,12 +23,12 @@ _AT_HAND = 0.5  # seconds after which a gizmo counts as let go
 class SkinnedMesh(NamedTuple):
     """A mesh in the T-pose, metres."""
 
-    vertices: Float[np.ndarray, "V 3"]
-    faces: Int[np.ndarray, "F 3"]
-    weights: Float[np.ndarray, "V 24"]
+    vertices: Float[Array, "V 3"]
+    faces: Int[Array, "F 3"]
+    weights: Float[Array, "V 24"]
 
 
-def skeleton_mesh(joints: Float[np.ndarray, "24 3"], parents: Sequence[int], thickness: float = 0.06) -> SkinnedMesh:
+def skeleton_mesh(joints: Float[Array, "24 3"], parents: Sequence[int], thickness: float = 0.06) -> SkinnedMesh:
     """An octahedron per bone, from a joint to its child, that moves with the joint; `thickness`: of its length."""
     corners, faces, weights = [], [], []
     octahedron = np.array([[0, 1, 2], [0, 2, 3], [0, 3, 4], [0, 4, 1], [5, 2, 1], [5, 3, 2], [5, 4, 3], [5, 1, 4]])
@@ -45,7 +46,7 @@ def skeleton_mesh(joints: Float[np.ndarray, "24 3"], parents: Sequence[int], thi
     return SkinnedMesh(np.concatenate(corners), np.concatenate(faces), np.concatenate(weights))
 
 
-def body_mesh(body: CanonicalBody, vertices: Float[np.ndarray, "V 3"]) -> SkinnedMesh:
+def body_mesh(body: CanonicalBody, vertices: Float[Array, "V 3"]) -> SkinnedMesh:
     """The shaped T-pose with the body model's weights."""
     return SkinnedMesh(vertices, body.body.faces.numpy(), body.body.weights.numpy())
 
@@ -57,8 +58,8 @@ class SceneOverlays:
         self,
         server: viser.ViserServer,
         body: CanonicalBody,
-        vertices: Float[np.ndarray, "V 3"],
-        on_turned: Callable[[Float[np.ndarray, "3 3"]], None],
+        vertices: Float[Array, "V 3"],
+        on_turned: Callable[[Float[Array, "3 3"]], None],
     ) -> None:
         """`vertices`: of the shaped T-pose, metres; `on_turned`: gets the world orientation of the gizmo's joint."""
         self.server = server
@@ -74,7 +75,7 @@ class SceneOverlays:
         self,
         name: str,
         mesh: SkinnedMesh,
-        joints: Float[np.ndarray, "24 3"],
+        joints: Float[Array, "24 3"],
         colour: tuple[int, int, int],
         wireframe: bool = False,
     ) -> viser.MeshSkinnedHandle:

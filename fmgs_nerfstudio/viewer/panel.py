@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import textwrap
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import viser
@@ -14,6 +14,7 @@ from nerfstudio.viewer.viewer import VISER_NERFSTUDIO_SCALE_RATIO
 from viser import GuiEvent, GuiInputHandle
 from viser.transforms import SO3
 
+from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.body.model import JOINT_NAMES
 from fmgs_nerfstudio.maps.classes import CLASSES, PALETTE
 from fmgs_nerfstudio.viewer.first_view import FirstView
@@ -142,8 +143,8 @@ class Panel:
 
     # --- what controls do ---------------------------------------------------------------------------------------------
 
-    def _act(self, action: Callable[[], None]) -> Callable[[GuiEvent], None]:
-        def callback(event: GuiEvent) -> None:
+    def _act(self, action: Callable[[], None]) -> Callable[[GuiEvent[Any]], None]:
+        def callback(event: GuiEvent[Any]) -> None:
             if event.client is not None:  # a person, not `show`
                 self.state.message = ""
                 action()
@@ -152,7 +153,7 @@ class Panel:
 
         return callback
 
-    def _on(self, control: GuiInputHandle, action: Callable[[], None]) -> None:
+    def _on(self, control: GuiInputHandle[Any], action: Callable[[], None]) -> None:
         control.on_update(self._act(action))
 
     def _choose_source(self) -> None:
@@ -179,7 +180,7 @@ class Panel:
     def _turn(self) -> None:
         self._turn_to(np.radians([slider.value for slider in self.turns]))
 
-    def _turn_to(self, rotation: Float[np.ndarray, "3"]) -> None:
+    def _turn_to(self, rotation: Float[Array, "3"]) -> None:
         self.player.playing = False
         self.state.turn(self.selected_joint, rotation)
 
@@ -204,7 +205,7 @@ class Panel:
             self.state.frame_overlay, camera=self.camera.value, amount=self.amount.value, blend=self.blend.value
         )
 
-    def _stand(self, event: GuiEvent) -> None:
+    def _stand(self, event: GuiEvent[Any]) -> None:
         """Put this browser's camera where the capture's is; it turns about the person."""
         if event.client is None:
             return
@@ -247,6 +248,6 @@ class Panel:
         _set(self.strength, tint.strength)
 
 
-def _set(control: GuiInputHandle, value: object) -> None:
+def _set(control: GuiInputHandle[Any], value: object) -> None:
     if control.value != value:
         control.value = value

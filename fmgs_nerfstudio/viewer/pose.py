@@ -11,6 +11,7 @@ from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
+from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.body.canonical import CanonicalBody
 from fmgs_nerfstudio.motion.motion import Motion
 
@@ -18,20 +19,20 @@ from fmgs_nerfstudio.motion.motion import Motion
 class SmplPose(NamedTuple):
     """One pose in the capture's world, in smplx's sense."""
 
-    pose: Float[np.ndarray, "72"]
+    pose: Float[Array, "72"]
     """Axis-angle, radians."""
-    transl: Float[np.ndarray, "3"]
+    transl: Float[Array, "3"]
     """Metres."""
     pose_id: int | None = None
     """Row of the capture's pose table that it comes from, if any: its camera frame can be laid over the picture."""
     captured: bool = False
     """It is that row of the capture, unchanged."""
 
-    def rotation(self, joint: int) -> Float[np.ndarray, "3"]:
+    def rotation(self, joint: int) -> Float[Array, "3"]:
         """Of a joint relative to its parent: axis-angle, radians."""
         return self.pose[3 * joint : 3 * joint + 3]
 
-    def turned(self, joint: int, rotation: Float[np.ndarray, "3"]) -> SmplPose:
+    def turned(self, joint: int, rotation: Float[Array, "3"]) -> SmplPose:
         """With another rotation of one joint."""
         pose = self.pose.copy()
         pose[3 * joint : 3 * joint + 3] = rotation
@@ -46,8 +47,8 @@ class SmplPose(NamedTuple):
 class JointFrames(NamedTuple):
     """Where the joints are in the world, and how they are turned from the T-pose."""
 
-    rotations: Float[np.ndarray, "24 3 3"]
-    positions: Float[np.ndarray, "24 3"]
+    rotations: Float[Array, "24 3 3"]
+    positions: Float[Array, "24 3"]
     """Metres."""
 
 
@@ -60,8 +61,8 @@ def joint_frames(body: CanonicalBody, smpl_pose: SmplPose) -> JointFrames:
 
 
 def local_rotation(
-    frames: JointFrames, parents: Sequence[int], joint: int, world: Float[np.ndarray, "3 3"]
-) -> Float[np.ndarray, "3"]:
+    frames: JointFrames, parents: Sequence[int], joint: int, world: Float[Array, "3 3"]
+) -> Float[Array, "3"]:
     """The axis-angle (radians, relative to its parent) that turns a joint to the orientation `world`."""
     parent = np.eye(3) if parents[joint] < 0 else frames.rotations[parents[joint]]
     return Rotation.from_matrix(parent.T @ world).as_rotvec()

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 from fmgs_dataparsers.capture import Capture
 from jaxtyping import Float
 
+from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.body.canonical import CanonicalBody
 from fmgs_nerfstudio.body.pose_table import PoseTable
 from fmgs_nerfstudio.motion.motion import Motion, MotionError
@@ -105,7 +105,7 @@ class ViewerState:
         """Where turning a joint starts: the pose shown last."""
         return self.moved if self.source == "joints" else self.shown
 
-    def turn(self, joint: int, rotation: Float[np.ndarray, "3"]) -> None:
+    def turn(self, joint: int, rotation: Float[Array, "3"]) -> None:
         """Turn a joint to a rotation relative to its parent: axis-angle, radians."""
         pose = self.current()
         if self.source != "joints":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -298,7 +299,7 @@ def test_an_equal_capture_is_kept_and_another_refused(exact: Path, tmp_path: Pat
     assert not make_capture(exact, EXACT)
     assert (exact / "annots.npy").stat().st_mtime_ns == before
     with pytest.raises(DemoError, match=r"seed 0 -> 3.*--overwrite"):
-        make_capture(exact, DemoOptions(**{**EXACT.__dict__, "seed": 3}))
+        make_capture(exact, dataclasses.replace(EXACT, seed=3))
     foreign = tmp_path / "mine"
     foreign.mkdir()
     (foreign / "thesis.txt").write_text("precious")

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
+from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.evaluation.check.silhouette import Fits, View
 
 Undo = Callable[[View, Fits], View | None]
@@ -60,7 +61,7 @@ def of_other_focal_length(scale: float) -> Undo:
     return lambda view, fits: view._replace(K=view.K * [[scale, 1, 1], [1, scale, 1], [1, 1, 1]])
 
 
-def with_mask(change: Callable[[np.ndarray], np.ndarray]) -> Undo:
+def with_mask(change: Callable[[Array], Array]) -> Undo:
     """Change the mask."""
     return lambda view, fits: view._replace(mask=change(view.mask))
 
@@ -75,12 +76,12 @@ def with_pose(offset: int) -> Undo:
     return undo
 
 
-def from_camera(change: Callable[[np.ndarray], np.ndarray]) -> Undo:
+def from_camera(change: Callable[[Array], Array]) -> Undo:
     """Change the world-to-camera matrix [4, 4]."""
     return lambda view, fits: view._replace(world_to_camera=change(view.world_to_camera))
 
 
-def _about_x(degrees: float) -> Float[np.ndarray, "4 4"]:
+def _about_x(degrees: float) -> Float[Array, "4 4"]:
     turn = np.eye(4)
     turn[:3, :3] = Rotation.from_euler("x", degrees, degrees=True).as_matrix()
     return turn

@@ -8,11 +8,12 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, UInt8
 
+from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.evaluation.check.fit_check import GOOD, LEAST, OFF, FitReport, FrameCheck, corrected, spread
 from fmgs_nerfstudio.evaluation.html import render
 from fmgs_nerfstudio.priors.crop import person_box
 
-Picture = UInt8[np.ndarray, "H W 3"]
+Picture = UInt8[Array, "H W 3"]
 _COLUMNS, _SPREAD, _WORST = 6, 12, 6
 _TILE = (240, 320)  # width, height
 _BODY, _MASK, _CORRECTED, _WHITE = (255, 0, 200), (255, 220, 0), (0, 255, 120), (255, 255, 255)
@@ -39,7 +40,7 @@ def _tile(report: FitReport, frame: FrameCheck) -> Picture:
     image = report.capture.image(frame.frame)
     shape = (image.shape[1], image.shape[0])
 
-    def enlarged(mask: Bool[np.ndarray, "h w"]) -> UInt8[np.ndarray, "H W"]:
+    def enlarged(mask: Bool[Array, "h w"]) -> UInt8[Array, "H W"]:
         return cv2.resize(mask.astype(np.uint8), shape, interpolation=cv2.INTER_NEAREST)
 
     mask, body = enlarged(frame.view.mask), enlarged(report.silhouettes.draw(frame.view))
@@ -57,7 +58,7 @@ def _tile(report: FitReport, frame: FrameCheck) -> Picture:
     return tile
 
 
-def _fit(tile: np.ndarray) -> np.ndarray:
+def _fit(tile: Array) -> Array:
     """The tile at the sheet's size, its proportions kept, black beside it."""
     scale = min(_TILE[0] / tile.shape[1], _TILE[1] / tile.shape[0])
     size = (max(1, round(tile.shape[1] * scale)), max(1, round(tile.shape[0] * scale)))

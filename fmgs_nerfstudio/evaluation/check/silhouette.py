@@ -10,6 +10,7 @@ from fmgs_dataparsers.capture import Capture, Frame
 from jaxtyping import Bool, Float
 from scipy.spatial.transform import Rotation
 
+from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.body import BodyModel
 from fmgs_nerfstudio.body.view import PosedBody
 
@@ -21,21 +22,21 @@ class View(NamedTuple):
 
     pose_id: int
     """Row of the capture's poses."""
-    transl: Float[np.ndarray, "3"]
+    transl: Float[Array, "3"]
     """Metres, in smplx's sense."""
-    K: Float[np.ndarray, "3 3"]
+    K: Float[Array, "3 3"]
     """Pixels of `mask`; the centre of the first at (0.5, 0.5)."""
-    world_to_camera: Float[np.ndarray, "4 4"]
+    world_to_camera: Float[Array, "4 4"]
     """OpenCV axes, metres."""
-    mask: Bool[np.ndarray, "H W"]
+    mask: Bool[Array, "H W"]
 
 
 class Fits(NamedTuple):
     """All poses of a capture."""
 
-    transl: Float[np.ndarray, "P 3"]
+    transl: Float[Array, "P 3"]
     """Metres, as read."""
-    lever: Float[np.ndarray, "P 3"]
+    lever: Float[Array, "P 3"]
     """R J_0 - J_0, metres: what a turn about the origin moves the pelvis by, against a turn about the pelvis."""
 
 
@@ -62,7 +63,7 @@ class Silhouettes:
         pelvis = self._body.pelvis
         self.fits = Fits(capture.transl, Rotation.from_rotvec(capture.poses[:, :3]).apply(pelvis) - pelvis)
 
-    def draw(self, view: View) -> Bool[np.ndarray, "H W"]:
+    def draw(self, view: View) -> Bool[Array, "H W"]:
         """Pixels of `view.mask` whose centre the body covers."""
         height, width = view.mask.shape
         return self._body.view(view.pose_id, view.transl, view.K, view.world_to_camera, width, height).silhouette

@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
 import torch
 from jaxtyping import UInt8
 
+from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.maps.info import DepthKind, Kind, PriorsInfo
 from fmgs_nerfstudio.priors.checkpoints import CheckpointError, Weights
 
-Image = UInt8[np.ndarray, "H W 3"]
+Image = UInt8[Array, "H W 3"]
 """RGB."""
-Maps = Mapping[Kind, np.ndarray]
+Maps = Mapping[Kind, Array]
 """semantics uint8 [H, W], depth float32 [H, W], normal float32 [H, W, 3] of unit length,
 mask float32 [H, W] in 0..1."""
 
