@@ -10,14 +10,11 @@ import torch
 import trimesh
 from fmgs_dataparsers.capture import Capture
 from jaxtyping import Float
-from scipy.spatial import KDTree
 
 from fmgs_nerfstudio.export.surface import deform, displaced_surface
 from fmgs_nerfstudio.frozen import FrozenAvatar
 
 POINTS = 20_000
-_LONGEST_EDGE = 0.008  # metres
-_CANDIDATES = 48
 
 
 @dataclass(frozen=True)
@@ -35,18 +32,16 @@ class Distances:
 
 
 def distances_to(points: Float[np.ndarray, "P 3"], mesh: trimesh.Trimesh) -> Float[np.ndarray, "P"]:
-    """Distance of each point, metres, to the nearest of the triangles whose centres are the nearest.
+    """Distance of each point, metres, to the nearest triangle; in single precision (0.1 um on a person)."""
+    import open3d  # takes seconds
 
-    The triangles are cut small first, so that one of those is the nearest of all, or as good as.
-    """
-    vertices, faces = trimesh.remesh.subdivide_to_size(mesh.vertices, mesh.faces, _LONGEST_EDGE)[:2]
-    triangles = vertices[faces]
-    candidates = np.asarray(KDTree(triangles.mean(1)).query(points, k=_CANDIDATES)[1])
-    best = np.full(len(points), np.inf)
-    for column in candidates.T:
-        closest = trimesh.triangles.closest_point(triangles[column], points)
-        best = np.minimum(best, np.linalg.norm(closest - points, axis=1))
-    return best
+    scene = open3d.t.geometry.RaycastingScene()
+    vertices, faces, places = (
+        open3d.core.Tensor(np.array(value, dtype))
+        for value, dtype in ((mesh.vertices, np.float32), (mesh.faces, np.uint32), (points, np.float32))
+    )
+    scene.add_triangles(vertices, faces)
+    return scene.compute_distance(places).numpy()
 
 
 def geometry_error(avatar: FrozenAvatar, capture: Capture) -> dict[str, dict[str, float]]:

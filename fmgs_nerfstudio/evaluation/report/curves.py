@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -80,7 +80,8 @@ def svg(title: str, curves: Sequence[Curve | None]) -> str:
     """The `chart` as an <svg> element, to stand in a page beside others."""
     written = StringIO()
     # Text stays text; the salt keeps the identifiers of charts on one page apart.
-    with matplotlib.rc_context({**_STYLE, "svg.fonttype": "none", "svg.hashsalt": title}):
+    style: Any = {**_STYLE, "svg.fonttype": "none", "svg.hashsalt": title}
+    with matplotlib.rc_context(style):
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         chart(title, curves).savefig(written, format="svg", transparent=True, metadata=nothing)
     return written.getvalue()[written.getvalue().index("<svg") :]
