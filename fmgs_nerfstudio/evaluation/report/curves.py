@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 _PREFIXES = {
@@ -21,7 +22,7 @@ COLOURS = ("#3a7fdc", "#d9730d", "#2b9a66", "#c24fae", "#a3830f", "#7272e0")
 """Of the runs, in turn; to be seen on black and on white."""
 _GREY = "#7d8792"
 _STYLE = {
-    "font.size": 7,
+    "font.size": 8,
     "text.color": _GREY,
     "axes.edgecolor": _GREY,
     "grid.color": _GREY,
@@ -62,7 +63,7 @@ def _title(tag: str) -> str | None:
 
 def chart(title: str, curves: Sequence[Curve | None]) -> Figure:
     """A line for each run (None: it has no such curve); logarithmic where all values are positive losses that vary."""
-    figure = Figure(figsize=(3.9, 2.2), layout="constrained")
+    figure = Figure(figsize=(3.3, 1.9), layout="constrained")
     axes = figure.subplots()
     for i, curve in enumerate(curves):
         if curve is not None:
@@ -72,6 +73,7 @@ def chart(title: str, curves: Sequence[Curve | None]) -> Figure:
     if "PSNR" not in title and len(values) and values.min() > 0 and values.max() > 3 * values.min():
         axes.set_yscale("log")
     axes.spines[["top", "right"]].set_visible(False)
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     axes.grid(alpha=0.3)
     return figure
 
