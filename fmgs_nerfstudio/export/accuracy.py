@@ -10,15 +10,12 @@ import torch
 import trimesh
 from fmgs_dataparsers.capture import Capture
 from jaxtyping import Float
-from scipy.spatial import KDTree
 
 from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.export.surface import deform, displaced_surface
 from fmgs_nerfstudio.frozen import FrozenAvatar
 
 POINTS = 20_000
-_LONGEST_EDGE = 0.008  # metres
-_CANDIDATES = 48
 
 
 @dataclass(frozen=True)
@@ -36,18 +33,14 @@ class Distances:
 
 
 def distances_to(points: Float[Array, "P 3"], mesh: trimesh.Trimesh) -> Float[Array, "P"]:
-    """Distance of each point, metres, to the nearest of the triangles whose centres are the nearest.
+    """Distance of each point, metres, to the nearest triangle; in single precision (0.1 um on a person)."""
+    from open3d.core import Tensor  # takes seconds
+    from open3d.t.geometry import RaycastingScene
 
-    The triangles are cut small first, so that one of those is the nearest of all, or as good as.
-    """
-    vertices, faces = trimesh.remesh.subdivide_to_size(mesh.vertices, mesh.faces, _LONGEST_EDGE)[:2]
-    triangles = vertices[faces]
-    candidates = np.asarray(KDTree(triangles.mean(1)).query(points, k=_CANDIDATES)[1])
-    best = np.full(len(points), np.inf)
-    for column in candidates.T:
-        closest = trimesh.triangles.closest_point(triangles[column], points)
-        best = np.minimum(best, np.linalg.norm(closest - points, axis=1))
-    return best
+    as_tensor = Tensor.from_numpy
+    scene = RaycastingScene()
+    scene.add_triangles(as_tensor(mesh.vertices.astype(np.float32)), as_tensor(mesh.faces.astype(np.uint32)))
+    return scene.compute_distance(as_tensor(points.astype(np.float32))).numpy()
 
 
 def geometry_error(avatar: FrozenAvatar, capture: Capture) -> dict[str, dict[str, float]]:

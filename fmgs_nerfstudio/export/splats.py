@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float
+from plyfile import PlyData, PlyElement
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -56,11 +57,9 @@ def write_splats(surfels: PosedSurfels, sh: Float[Tensor, "N K 3"], path: Path) 
         ("rot_0", "rot_1", "rot_2", "rot_3"): torch.from_numpy(quaternions),
     }
     values = torch.cat([value.detach().cpu().float() for value in columns.values()], dim=1).numpy()
-    names = [name for group in columns for name in group]
-    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(values)}"]
-    header += [*(f"property float {name}" for name in names), "end_header", ""]
+    rows = values.view([(name, np.float32) for group in columns for name in group])[:, 0]
     with atomic_path(path) as temporary:
-        temporary.write_bytes("\n".join(header).encode() + values.astype("<f4").tobytes())
+        PlyData([PlyElement.describe(rows, "vertex")], byte_order="<").write(temporary)
 
 
 def principal_axes(tangents: Float[Tensor, "N 3 S"]) -> tuple[Float[Tensor, "N 3 3"], Float[Tensor, "N S"]]:

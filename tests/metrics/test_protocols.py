@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,8 @@ SKIMAGE: dict[Window, dict[str, Any]] = {
 
 def skimage_ssim(image: np.ndarray, truth: np.ndarray, window: Window, data_range: float) -> float:
     options: Any = {"channel_axis": -1, "data_range": data_range, **SKIMAGE[window]}
-    return float(skimage_metrics.structural_similarity(image, truth, **options))
+    similarity: Any = skimage_metrics.structural_similarity(image, truth, **options)
+    return float(similarity)
 
 
 def skimage_psnr(image: np.ndarray, truth: np.ndarray) -> float:
@@ -115,7 +116,7 @@ TORCHMETRICS: dict[str, Callable[[View], float]] = {
 """Measures that are torchmetrics' own numbers (those of LPIPS are its network's: test_lpips.py)."""
 
 _UNIFORM = "skimage's variance is unbiased; torchmetrics' is not"
-NOT_TORCHMETRICS: dict[str, tuple[str, Callable[[View], float]]] = {
+NOT_TORCHMETRICS: Mapping[str, tuple[str, Callable[[View], float]]] = {
     f"ssim_{view}_range{data_range}_uniform7": (
         _UNIFORM,
         partial(torchmetrics_ssim, data_range=float(data_range), gaussian_kernel=False, kernel_size=7),
