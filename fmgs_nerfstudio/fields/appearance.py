@@ -48,7 +48,7 @@ def spherical_harmonics(d: Float[Tensor, "N 3"]) -> Float[Tensor, "N 15"]:
     """gamma(d) of Eq. 7: real, orthonormal spherical harmonics of degree 1 to 3 of unit vectors, as in [30].
 
     The values of nerfstudio's `components_from_spherical_harmonics`, which fills its result column by column: forward
-    and backward of 60,000 directions took it 52 ms on 2 CPU cores, this 12 ms.
+    and backward of 60,000 directions took it 7.1 ms on one CPU core, this 4.1 ms; of 13,776, 1.8 and 1.0 ms.
     """
     x, y, z = d.unbind(-1)
     xx, yy, zz = x * x, y * y, z * z
