@@ -258,7 +258,7 @@ def test_training_never_reads_the_truth_and_evaluation_does(with_truth: Path, mo
 
 
 def test_held_out_views_and_poses_are_apart(tmp_path: Path) -> None:
-    """Each split is evaluated on its own images, with its own cameras and poses; the log shows another one each time."""
+    """Each split is evaluated on its own images, cameras and poses; the log shows another image each time."""
     write_capture(tmp_path, n_frames=6)
     cameras = ["Camera_B1", "Camera_B2"]
     parts = {"train": (cameras[:1], [0, 1, 2]), "novel_view": (cameras[1:], [0, 2]), "novel_pose": (cameras, [3, 5])}
