@@ -5,6 +5,7 @@ One frame is written with colours and places that are known exactly, by numpy an
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fmgs_dataparsers.capture import Capture, Frame, PinholeCamera
+from fmgs_dataparsers.capture import Capture, Frame, PinholeCamera, Split
 from fmgs_dataparsers.parser import FMGSDataParserConfig, open_capture
 from nerfstudio.cameras.cameras import Cameras
 from PIL import Image
@@ -254,6 +255,28 @@ def test_training_never_reads_the_truth_and_evaluation_does(with_truth: Path, mo
     assert (batch["truth_semantics"] == 9).all()
     assert batch["bound"].dtype == torch.bool
     assert manager.next_eval_image(0)[1].keys() == batch.keys()
+
+
+def test_held_out_views_and_poses_are_apart(tmp_path: Path) -> None:
+    """Each split is evaluated on its own images, cameras and poses; the log shows another image each time."""
+    write_capture(tmp_path, n_frames=6)
+    cameras = ["Camera_B1", "Camera_B2"]
+    parts = {"train": (cameras[:1], [0, 1, 2]), "novel_view": (cameras[1:], [0, 2]), "novel_pose": (cameras, [3, 5])}
+    protocol = {split: {"cameras": of, "frames": frames} for split, (of, frames) in parts.items()}
+    (tmp_path / "protocol.json").write_text(json.dumps({"name": "test", **protocol}))
+    manager = FMGSDataManagerConfig(data=tmp_path).setup(device="cpu", test_mode="val")
+    frames = manager.eval_dataset.frames
+
+    def images(split: Split) -> list[tuple[str, int]]:
+        loader = list(manager.eval_loader(split))
+        shown = [frames[batch["image_idx"]] for _, batch in loader]
+        asked = [camera.metadata["pose_id"].item() for camera, _ in loader]
+        assert asked == [frame.pose_id for frame in shown]
+        return [(frame.camera, int(frame.stem)) for frame in shown]
+
+    assert images("novel_view") == [("Camera_B2", 0), ("Camera_B2", 2)]
+    assert sorted(images("novel_pose")) == [(camera, i) for camera in cameras for i in (3, 5)]
+    assert len({manager.next_eval_image(step)[1]["image_idx"] for step in range(20)}) > 3
 
 
 # --- what the model makes of a camera ---------------------------------------------------------------------------------
