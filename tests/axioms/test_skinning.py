@@ -286,7 +286,7 @@ def test_a_route_is_the_open_one_with_gradients_taken_out(route: Route, drawn: d
         "means": (A.mT @ m[..., None])[..., 0] if route.position else None,
         "frames": pad(of_axes, (0, 1)) if route.orientation else None,
         "scales": ((A @ axis) * t).sum(1) if route.shape else None,
-        "opacities": o if route.shape else None,
+        "opacities": o if route.opacity else None,
         "T": of_T if route.position else None,
     }
     for name, found in gradients(posed, leaf).items():
