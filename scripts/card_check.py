@@ -23,7 +23,7 @@ import numba
 import numpy as np
 import torch
 import tyro
-from card_setup import Bench, CardCheck, Report, Results
+from card_setup import Bench, CardCheck, CardReport, Results
 
 from fmgs_nerfstudio.cli import animate, export
 from fmgs_nerfstudio.evaluation.runs import open_run
@@ -211,7 +211,7 @@ def check(options: CardCheck) -> Bench:
     out = options.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     capture = options.capture.resolve() if options.capture else out / "capture"
-    bench = Bench(options, capture, out, Report(out / "card_check.json", options.budget))
+    bench = Bench(options, capture, out, CardReport(out / "card_check.json", options.budget))
     if options.capture is None:
         from fmgs_nerfstudio.cli import demo
 

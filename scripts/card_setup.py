@@ -62,7 +62,7 @@ class CardCheck:
     """Of the picture that is timed, pixels."""
 
 
-class Report:
+class CardReport:
     """Results by section, saved after each, and the lines of the table."""
 
     def __init__(self, path: Path, budget: float) -> None:
@@ -99,7 +99,7 @@ class Bench:
     options: CardCheck
     capture: Path
     out: Path
-    report: Report
+    report: CardReport
     trained: Path | None = None
     """The run that the section `training` left."""
     timed: FMGSModel | None = None

@@ -16,6 +16,7 @@ import torch
 from fmgs_dataparsers.capture import Capture, Frame, PinholeCamera, Split
 from fmgs_dataparsers.parser import FMGSDataParserConfig, open_capture
 from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.data.scene_box import SceneBox
 from PIL import Image
 from support.small_avatar import small_avatar
 from support.zju_capture import SIZE, write_capture
@@ -24,6 +25,7 @@ from torch import Tensor
 from fmgs_nerfstudio.data import AvatarDataset, FMGSDataManagerConfig
 from fmgs_nerfstudio.maps.info import PriorsInfo
 from fmgs_nerfstudio.maps.maps import PriorsWriter, open_priors, write_labels, write_mask, write_normal
+from fmgs_nerfstudio.model import FMGSModelConfig
 
 WIDTH, HEIGHT = 96, 80
 RED, GREEN, BLUE = 200, 100, 50
@@ -314,10 +316,13 @@ def test_the_appearance_field_sees_canonical_directions(monkeypatch: pytest.Monk
     assert (found - observed).norm(dim=1).median() > 0.3  # canonical is not observed: the test would see it
 
 
-def test_what_is_rendered_stands_on_the_same_background(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_rendered_stands_on_the_same_background(tmp_path: Path) -> None:
     """The colour that the images of training are composed on is behind renders, too."""
-    model = small_avatar()
-    monkeypatch.setitem(model.kwargs["metadata"], "background", (0.2, 0.4, 0.6))
+    write_capture(tmp_path / "CoreView_1")
+    data = FMGSDataParserConfig(data=tmp_path / "CoreView_1", background=(0.2, 0.4, 0.6))
+    metadata = data.setup().get_dataparser_outputs("train").metadata
+    config = FMGSModelConfig(n_vertices=6890)
+    model = config.setup(scene_box=SceneBox(torch.eye(3)[:2]), num_train_data=3, metadata=metadata).eval()
     with torch.no_grad():
         outputs = model.get_outputs(seen_from(torch.tensor([3.0, 0.0, 0.3]), 0))
     empty = outputs["accumulation"][..., 0] == 0

@@ -21,7 +21,7 @@ from nerfstudio.scripts.viewer.run_viewer import RunViewer
 from tyro.conf import FlagConversionOff, SuppressFixed
 
 from fmgs_nerfstudio.cli import animate, check, demo, export, priors, report
-from fmgs_nerfstudio.method import FMGSTrainerConfig, fmgs_avatar
+from fmgs_nerfstudio.method import FMGSTrainerConfig, fmgs_avatar, fmgs_avatar_paper
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(path for pattern in ("*.md", "docs/*.md", "examples/*.md") for path in ROOT.glob(pattern))
@@ -52,6 +52,7 @@ def _programs() -> Mapping[str, tuple[Any, Any]]:
     """What tyro parses for each program, and the default."""
     return {
         "ns-train fmgs-avatar": (SuppressFixed[FlagConversionOff[FMGSTrainerConfig]], fmgs_avatar.config),
+        "ns-train fmgs-avatar-paper": (SuppressFixed[FlagConversionOff[FMGSTrainerConfig]], fmgs_avatar_paper.config),
         "ns-eval": (FlagConversionOff[ComputePSNR], None),
         "ns-viewer": (FlagConversionOff[RunViewer], None),
         "ns-render": (Commands, None),
@@ -63,6 +64,7 @@ def _programs() -> Mapping[str, tuple[Any, Any]]:
         "fmgs-report": (report.MakeReport, None),
         "scripts/demo": (_script("demo", "Demo"), None),
         "scripts/ablation": (_script("ablation", "Ablation"), None),
+        "scripts/card_check": (_script("card_setup", "CardCheck"), None),
     }
 
 
@@ -78,7 +80,7 @@ def _parse(program: str, arguments: list[str]) -> str:
 def _commands(page: str) -> list[str]:
     """Lines of the page's shell blocks that call one of the programs, or something named like them."""
     lines = [line for kind, block in _BLOCK.findall(page) if kind == "bash" for line in block.splitlines()]
-    return [line.strip() for line in lines if re.match(r" *(ns-|fmgs-|scripts/(demo|ablation)\b)", line)]
+    return [line.strip() for line in lines if re.match(r" *(ns-|fmgs-|scripts/(demo|ablation|card_check)\b)", line)]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_name)

@@ -389,7 +389,7 @@ def test_what_the_model_hands_to_its_objective(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(model, "objective", recorder)
     monkeypatch.setattr(model, "step", 30)
     monkeypatch.setattr(model.config, "weights", LossWeights(lambda_ssim=0.123))
-    monkeypatch.setattr(model, "run_length", torch.tensor(120))
+    monkeypatch.setattr(model, "run_steps", 120)
     with torch.no_grad():
         avatar = model.pose_avatar(0)
         batch: dict[str, Any] = {"image": constant(0.1, 0.2, 0.3), "image_idx": 4}
