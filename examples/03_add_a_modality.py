@@ -47,9 +47,8 @@ def albedo_loss(inputs: LossInputs) -> Tensor:
 
 
 ALBEDO = Modality(
-    route=Route(
-        position=False, orientation=False, shape=False, opacity=False
-    ),  # it describes the surface and moves nothing
+    # It describes the surface and moves nothing.
+    route=Route(position=False, orientation=False, shape=False, opacity=False),
     decoder=lambda channels: nn.Sequential(nn.Linear(channels, 3), nn.Sigmoid()),  # from features of its own volume
     maps=lambda composited, alpha, camera: {"albedo": composited},
     terms={"L_albedo": Term(albedo_loss, modalities=("albedo",), weight=0.5)},
