@@ -149,6 +149,7 @@ def assemble(recording: Recording, options: ReadOptions) -> Capture:
         downscale=options.downscale or max(1, round(largest / 512)),
         background=recording.split.background,
         left_out=left_out,
+        pixel_centres=options.pixel_centres,
     )
 
 
