@@ -17,7 +17,7 @@ import numpy as np
 
 from fmgs_dataparsers.assemble import Calibration, ReadOptions, Recording, Shot, assemble, monocular
 from fmgs_dataparsers.capture import Capture, CaptureError, Split
-from fmgs_dataparsers.conventions import BodyFile, Fit, opencv_intrinsics, world_to_camera
+from fmgs_dataparsers.conventions import BodyFile, Fit, PixelCentres, world_to_camera
 from fmgs_dataparsers.files import arrays, by_name, entries, images_in, number, read_json, read_npz
 from fmgs_dataparsers.masks import ImageMask
 from fmgs_dataparsers.own_video import row_of
@@ -26,6 +26,8 @@ from fmgs_dataparsers.protocols import choose
 
 NAME = "arah"
 SIGNATURE = "cam_params.json with models/, or camera.pkl with animnerf_models/ (3DGS-Avatar's data)"
+PIXEL_CENTRES: PixelCentres = "whole"
+"""ZJU-MoCap's and PeopleSnapshot's numbers, copied."""
 
 
 def matches(root: Path) -> bool:
@@ -109,7 +111,7 @@ def _calibrations(path: Path) -> dict[str, Calibration]:
     for name in map(str, names):
         (camera,) = entries(path, content, name)
         K, R, T, D = arrays(path, camera, K=(3, 3), R=(3, 3), T=(3,), D=(5,))
-        calibrations[name] = Calibration(opencv_intrinsics(K), world_to_camera(R, T), D)
+        calibrations[name] = Calibration(K, world_to_camera(R, T), D)
     return calibrations
 
 

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from fmgs_dataparsers.capture import Capture, CaptureError, Frame, LeftOut, PinholeCamera, Split
-from fmgs_dataparsers.conventions import BodyFile, Fit, upward
+from fmgs_dataparsers.conventions import BodyFile, Fit, PixelCentres, our_intrinsics, upward
 from fmgs_dataparsers.files import IMAGE_SUFFIXES, image_size, is_whole
 from fmgs_dataparsers.masks import MaskSource, NoMask, PriorMask
 from fmgs_dataparsers.protocols import ChosenSplit, choose
@@ -41,6 +41,8 @@ class ReadOptions:
     downscale: int | None = None
     need_masks: bool = True
     """Off: frames without a usable mask are kept, with `NoMask`."""
+    pixel_centres: PixelCentres = "whole"
+    """Those of the calibration in the files."""
 
     def body(self, root: Path, gender: str = "neutral") -> BodyFile:
         """The body model: for the user's gender, or else for the one that the capture says."""
@@ -52,6 +54,7 @@ class Calibration:
     """A camera as far as a reader knows it (see `PinholeCamera`)."""
 
     K: Float[Array, "3 3"]
+    """As the file has it; `assemble` brings its pixel centres to +0.5."""
     world_to_camera: Float[Array, "4 4"]
     distortion: Float[Array, "5"] | None = None
     size: tuple[int, int] | None = None
@@ -125,7 +128,11 @@ def assemble(recording: Recording, options: ReadOptions) -> Capture:
     betas = np.mean([fits[i].betas[:n_betas] for i in trained], axis=0)
     transl = np.stack([fit.pelvis for fit in fits]) - recording.body.joints(betas)[0]
     used = {shot.camera for members in good.values() for shot in members}
-    cameras = {name: _camera(recording.cameras[name], checks.sizes[name]) for name in recording.cameras if name in used}
+    cameras = {
+        name: _camera(calibration, checks.sizes[name], options.pixel_centres)
+        for name, calibration in recording.cameras.items()
+        if name in used
+    }
     largest = max(max(camera.width, camera.height) for camera in cameras.values())
     return Capture(
         root=recording.root,
@@ -142,6 +149,7 @@ def assemble(recording: Recording, options: ReadOptions) -> Capture:
         downscale=options.downscale or max(1, round(largest / 512)),
         background=recording.split.background,
         left_out=left_out,
+        pixel_centres=options.pixel_centres,
     )
 
 
@@ -281,9 +289,10 @@ def _with_mask(shot: Shot, priors: Priors | None, needed: bool) -> Shot:
     return replace(shot, mask=mask)
 
 
-def _camera(calibration: Calibration, size: tuple[int, int]) -> PinholeCamera:
+def _camera(calibration: Calibration, size: tuple[int, int], pixel_centres: PixelCentres) -> PinholeCamera:
     width, height = size
-    return PinholeCamera(calibration.K, calibration.world_to_camera, width, height, calibration.distortion)
+    K = our_intrinsics(calibration.K, pixel_centres)
+    return PinholeCamera(K, calibration.world_to_camera, width, height, calibration.distortion)
 
 
 def _frame(shot: Shot, row: Mapping[int, int]) -> Frame:

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from fmgs_dataparsers.conventions import PixelCentres
 from fmgs_dataparsers.files import CaptureError as CaptureError
 from fmgs_dataparsers.files import decode
 from fmgs_dataparsers.masks import MaskSource
@@ -90,6 +91,8 @@ class Capture:
     """The protocol's colour behind the person, 0..1."""
     left_out: tuple[LeftOut, ...] = ()
     """Images of the protocol that are in no split, and why."""
+    pixel_centres: PixelCentres = "half"
+    """What its files' calibration was read as; the cameras' K is ours."""
 
     def intrinsics(self, camera: str) -> tuple[Float[Array, "3 3"], int, int]:
         """K, width and height at working size."""

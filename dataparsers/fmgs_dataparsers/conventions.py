@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,6 +16,8 @@ from fmgs_dataparsers.files import CaptureError, array
 from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.body import BodyModel, find_body_model
 
+PixelCentres = Literal["whole", "half"]
+"""Where a calibration has the centre of the first pixel: whole, (0, 0), as OpenCV; half, (0.5, 0.5), as we."""
 N_BETAS = 10
 """Shape coefficients that trackers estimate."""
 
@@ -135,13 +138,13 @@ def world_to_camera(R: Array, T: Array) -> Float[Array, "4 4"]:
     return matrix
 
 
-def opencv_intrinsics(K: Array) -> Float[Array, "3 3"]:
-    """OpenCV's pixel centres are at whole numbers; ours at + 0.5."""
-    K = np.array(K, np.float64).reshape(3, 3)
-    K[:2, 2] += 0.5
+def our_intrinsics(K: Float[Array, "3 3"], pixel_centres: PixelCentres) -> Float[Array, "3 3"]:
+    """Of a file's K, whose pixel centres are as `pixel_centres` says, ours, whose are at + 0.5."""
+    K = np.array(K, np.float64)
+    K[:2, 2] += {"whole": 0.5, "half": 0.0}[pixel_centres]
     return K
 
 
 def centred_intrinsics(focal: float, width: int, height: int) -> Float[Array, "3 3"]:
-    """A pinhole camera that looks at the middle of the image."""
+    """A pinhole camera that looks at the middle of the image, where pixel centres are at + 0.5."""
     return np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]], np.float64)

@@ -14,13 +14,15 @@ import cv2
 
 from fmgs_dataparsers.assemble import Calibration, ReadOptions, Recording, Shot, assemble
 from fmgs_dataparsers.capture import Capture, CaptureError, Split
-from fmgs_dataparsers.conventions import Fit, opencv_intrinsics, world_to_camera
+from fmgs_dataparsers.conventions import Fit, PixelCentres, world_to_camera
 from fmgs_dataparsers.files import array, arrays, by_name, entries, images_in, number, read_json
 from fmgs_dataparsers.masks import ImageMask
 from fmgs_dataparsers.protocols import choose
 
 NAME = "easymocap"
 SIGNATURE = "intri.yml, extri.yml, images/<camera>/ and output/smpl/*.json"
+PIXEL_CENTRES: PixelCentres = "whole"
+"""Calibrated, written and read with OpenCV."""
 _MASKS = ("mask", "masks", "mask-schp", "mask_cihp")
 
 
@@ -108,7 +110,7 @@ def _calibrations(root: Path) -> dict[str, Calibration]:
             R = cv2.Rodrigues(r)[0]
         dist = f"dist_{name}"
         distortion = array(intri_file, dist, intri[dist], 5) if dist in intri else None
-        calibrations[name] = Calibration(opencv_intrinsics(K), world_to_camera(R, T), distortion)
+        calibrations[name] = Calibration(K, world_to_camera(R, T), distortion)
     return calibrations
 
 

@@ -17,7 +17,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 
 from fmgs_dataparsers.assemble import Calibration, ReadOptions, monocular
 from fmgs_dataparsers.capture import Capture, CaptureError
-from fmgs_dataparsers.conventions import N_BETAS, BodyFile, Fit, checked
+from fmgs_dataparsers.conventions import N_BETAS, BodyFile, Fit, PixelCentres, checked
 from fmgs_dataparsers.files import array, entries, read_npz, stack
 from fmgs_dataparsers.own_video import masks_beside
 from fmgs_dataparsers.video import source_frames
@@ -26,6 +26,8 @@ from fmgs_nerfstudio.unpickle import FAILURES
 
 NAME = "gvhmr"
 SIGNATURE = "hmr4d_results.pt beside a video or images/"
+PIXEL_CENTRES: PixelCentres = "half"
+"""Assumed: it looks at (width / 2, height / 2) (`estimate_K`), the middle if centres are at +0.5."""
 _SMPLX = "SMPLX_NEUTRAL.npz"
 _SMPLX_PELVIS = np.array([0.0031, -0.3514, 0.0120])  # metres; root joint of the neutral mean shape
 _BODY_JOINTS = 22  # SMPL-X and SMPL share the pelvis and 21 joints after it

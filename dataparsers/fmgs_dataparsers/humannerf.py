@@ -16,7 +16,7 @@ import numpy as np
 
 from fmgs_dataparsers.assemble import Calibration, ReadOptions, monocular
 from fmgs_dataparsers.capture import Capture, CaptureError
-from fmgs_dataparsers.conventions import BodyFile, Fit, checked, easymocap_pelvis, opencv_intrinsics, seen_from
+from fmgs_dataparsers.conventions import BodyFile, Fit, PixelCentres, checked, easymocap_pelvis, seen_from
 from fmgs_dataparsers.files import array, arrays, entries, images_in, read_json, read_npy, read_pickle, stack
 from fmgs_dataparsers.own_video import masks_beside
 from fmgs_dataparsers.protocols import subject_of
@@ -24,6 +24,8 @@ from fmgs_nerfstudio.arrays import Array
 
 NAME = "humannerf"
 SIGNATURE = "images/ with cameras.pkl and mesh_infos.pkl, or with metadata.json"
+PIXEL_CENTRES: PixelCentres = "whole"
+"""HumanNeRF (`get_rays_from_KRT`) casts its rays through whole numbers, those of videos too."""
 
 
 def matches(root: Path) -> bool:
@@ -52,7 +54,7 @@ def read(root: Path, options: ReadOptions) -> Capture:
     def calibration(i: int) -> Calibration:
         # An image without a camera has no fit either, and is left out.
         K, distortion, _ = camera_of(images[i].stem if images[i].stem in known else stems[0])
-        return Calibration(opencv_intrinsics(K), np.eye(4), distortion)
+        return Calibration(K, np.eye(4), distortion)
 
     def fit(i: int) -> Fit:
         return seen_from(fit_of(images[i].stem), camera_of(images[i].stem)[2])

@@ -16,7 +16,7 @@ import numpy as np
 
 from fmgs_dataparsers.assemble import Calibration, ReadOptions, monocular
 from fmgs_dataparsers.capture import Capture, CaptureError
-from fmgs_dataparsers.conventions import BodyFile, Fit, opencv_intrinsics
+from fmgs_dataparsers.conventions import BodyFile, Fit, PixelCentres
 from fmgs_dataparsers.files import arrays, entries, images_in, read_npz, stack
 from fmgs_dataparsers.own_video import masks_beside, row_of
 from fmgs_dataparsers.people_snapshot import gender_of
@@ -24,6 +24,8 @@ from fmgs_dataparsers.protocols import INSTANT_AVATAR, frames_of, subject_of
 
 NAME = "instant-avatar"
 SIGNATURE = "images/, masks/, cameras.npz and poses*.npz or poses/*.npz"
+PIXEL_CENTRES: PixelCentres = "whole"
+"""InstantAvatar (`make_rays`) casts its rays through whole numbers, those of own videos too."""
 _OWN = ("poses_optimized.npz", "poses.npz", "poses/train.npz")
 
 
@@ -42,7 +44,7 @@ def read(root: Path, options: ReadOptions) -> Capture:
     """
     path = root / "cameras.npz"
     K, extrinsic, height, width = arrays(path, read_npz(path), intrinsic=(3, 3), extrinsic=(4, 4), height=(), width=())
-    calibration = Calibration(opencv_intrinsics(K), extrinsic, None, (int(width), int(height)))
+    calibration = Calibration(K, extrinsic, None, (int(width), int(height)))
     images = images_in(root / "images")
     body = options.body(root, gender_of(root))
     fits = _snapshot_fits(root, body) or _own_fits(root, body, images)

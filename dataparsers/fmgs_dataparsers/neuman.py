@@ -16,7 +16,7 @@ from scipy.spatial.transform import Rotation
 
 from fmgs_dataparsers.assemble import Calibration, ReadOptions, monocular
 from fmgs_dataparsers.capture import Capture, CaptureError
-from fmgs_dataparsers.conventions import BodyFile, Fit, checked, rotation, seen_from
+from fmgs_dataparsers.conventions import BodyFile, Fit, PixelCentres, checked, rotation, seen_from
 from fmgs_dataparsers.files import array, by_name, entries, images_in, number, read_joblib, read_npy, read_npz, stack
 from fmgs_dataparsers.masks import ArrayMask, ImageMask, MaskSource
 from fmgs_dataparsers.own_video import longest_track, row_of
@@ -25,6 +25,8 @@ from fmgs_nerfstudio.arrays import Array
 
 NAME = "neuman"
 SIGNATURE = "images/, sparse/cameras.txt, and alignments.npy or 4d_humans/smpl_optimized_aligned_scale.npz"
+PIXEL_CENTRES: PixelCentres = "half"
+"""COLMAP's documentation: the image's corner is (0, 0), the centre of its first pixel (0.5, 0.5)."""
 _HUGS = Path("4d_humans/smpl_optimized_aligned_scale.npz")
 _FITS = ("smpl_output_optimized.pkl", "smpl_output_romp.pkl")
 
@@ -156,7 +158,6 @@ def _lines(path: Path) -> list[list[str]]:
 
 
 def _intrinsics(path: Path) -> Calibration:
-    """COLMAP's pixel centres are ours."""
     cameras = [words for words in _lines(path) if words]
     match cameras:
         case [[_, "PINHOLE" as model, *words]]:

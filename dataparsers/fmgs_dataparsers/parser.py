@@ -32,6 +32,7 @@ from fmgs_dataparsers import (
 )
 from fmgs_dataparsers.assemble import Gender, ReadOptions
 from fmgs_dataparsers.capture import Capture, CaptureError, Frame, Split
+from fmgs_dataparsers.conventions import PixelCentres
 from fmgs_dataparsers.protocols import Name
 from fmgs_nerfstudio.maps.maps import PriorsError
 
@@ -45,6 +46,11 @@ class Layout(Protocol):
     @property
     def SIGNATURE(self) -> str:
         """What is looked for, for people."""
+        ...
+
+    @property
+    def PIXEL_CENTRES(self) -> PixelCentres:
+        """The convention of its calibrations, with its source."""
         ...
 
     def matches(self, root: Path) -> bool:
@@ -86,6 +92,7 @@ LayoutName = Literal[
     "4d-humans",
     "romp",
 ]
+PixelCentresChoice = Literal["auto", "whole", "half"]
 _FLIP_YZ = np.diag([1.0, -1.0, -1.0, 1.0])
 
 
@@ -104,6 +111,8 @@ class FMGSDataParserConfig(DataParserConfig):
     """SMPL model file, or a folder with one. Default: searched in the capture's folder, then in $SMPL_MODEL_DIR."""
     gender: Gender = "auto"
     """Gender of the SMPL model. auto: from the folder's name for PeopleSnapshot, else neutral."""
+    pixel_centres: PixelCentresChoice = "auto"
+    """Pixel centres of the capture's calibration: whole (OpenCV), or half (+0.5). auto: as its layout has them."""
     downscale_factor: int | None = None
     """Whole factor by which images are reduced. Default: chosen so that the longer side has about 512 pixels."""
     background: tuple[float, float, float] | None = None
@@ -134,6 +143,7 @@ class FMGSDataParser(DataParser):
                 config.downscale_factor,
                 config.protocol,
                 config.gender,
+                pixel_centres=config.pixel_centres,
             )
         except (CaptureError, PriorsError, FileNotFoundError) as error:
             raise SystemExit(f"\nerror: {error}") from error
@@ -172,6 +182,7 @@ def open_capture(
     protocol: str = "auto",
     gender: Gender = "auto",
     need_masks: bool = True,
+    pixel_centres: PixelCentresChoice = "auto",
 ) -> Capture:
     """Find the capture folder and its layout, read it, and say what was found.
 
@@ -192,7 +203,9 @@ def open_capture(
         if found:
             others = f" (also looks like {', '.join(kind.NAME for kind in found[1:])})" if found[1:] else ""
             CONSOLE.log(f"{folder}: layout {found[0].NAME}{others}")
-            capture = found[0].read(folder, ReadOptions(protocol, body_model, gender, downscale, need_masks))
+            centres = found[0].PIXEL_CENTRES if pixel_centres == "auto" else pixel_centres
+            options = ReadOptions(protocol, body_model, gender, downscale, need_masks, centres)
+            capture = found[0].read(folder, options)
             counts = ", ".join(f"{len(frames)} {split.replace('_', ' ')}" for split, frames in capture.splits.items())
             CONSOLE.log(f"{folder}: split {capture.protocol}: {counts} images")
             return capture

@@ -12,7 +12,7 @@ import numpy as np
 
 from fmgs_dataparsers.assemble import Calibration, ReadOptions, monocular
 from fmgs_dataparsers.capture import Capture, CaptureError
-from fmgs_dataparsers.conventions import Fit, opencv_intrinsics
+from fmgs_dataparsers.conventions import Fit, PixelCentres
 from fmgs_dataparsers.files import array, arrays, entries, read_pickle, stack
 from fmgs_dataparsers.masks import HdfMask, count_masks, open_hdf
 from fmgs_dataparsers.video import source_frames
@@ -20,6 +20,8 @@ from fmgs_nerfstudio.arrays import Array
 
 NAME = "people-snapshot"
 SIGNATURE = "camera.pkl with masks.hdf5 and reconstructed_poses.hdf5"
+PIXEL_CENTRES: PixelCentres = "whole"
+"""Assumed, as the distortion is OpenCV's; InstantAvatar casts its rays through whole numbers of these files' K."""
 
 
 def matches(root: Path) -> bool:
@@ -72,7 +74,7 @@ def read_camera(path: Path) -> Calibration:
         path, read_pickle(path), camera_f=(2,), camera_c=(2,), camera_k=(5,), width=(), height=()
     )
     K = np.array([[f[0], 0, c[0]], [0, f[1], c[1]], [0, 0, 1]])
-    return Calibration(opencv_intrinsics(K), np.eye(4), k, (int(width), int(height)))
+    return Calibration(K, np.eye(4), k, (int(width), int(height)))
 
 
 def _poses(path: Path) -> tuple[Array, Array, Array]:

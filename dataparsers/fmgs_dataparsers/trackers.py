@@ -16,7 +16,7 @@ import numpy as np
 
 from fmgs_dataparsers.assemble import ReadOptions, monocular
 from fmgs_dataparsers.capture import Capture, CaptureError
-from fmgs_dataparsers.conventions import N_BETAS, BodyFile, Fit, axis_angle
+from fmgs_dataparsers.conventions import N_BETAS, BodyFile, Fit, PixelCentres, axis_angle
 from fmgs_dataparsers.files import array, arrays, entries, read_joblib, read_npz, stack
 from fmgs_dataparsers.masks import MaskSource, RleMask
 from fmgs_dataparsers.own_video import (
@@ -36,6 +36,9 @@ _Read = Callable[[Path, BodyFile, list[Path]], tuple[dict[int, Fit], dict[int, M
 
 class Tracker:
     """A layout: the result file of one tracker, in the capture or in a folder of it."""
+
+    PIXEL_CENTRES: PixelCentres = "half"
+    """Assumed: they look at (width / 2, height / 2), the middle if centres are at +0.5."""
 
     def __init__(self, name: str, files: tuple[str, ...], focal: Callable[[int, int], float], read_file: _Read) -> None:
         self.NAME = name

@@ -15,13 +15,15 @@ from typing import Any
 
 from fmgs_dataparsers.assemble import Calibration, ReadOptions, Recording, Shot, assemble
 from fmgs_dataparsers.capture import Capture, CaptureError, Split
-from fmgs_dataparsers.conventions import BodyFile, Fit, opencv_intrinsics, world_to_camera
+from fmgs_dataparsers.conventions import BodyFile, Fit, PixelCentres, world_to_camera
 from fmgs_dataparsers.files import arrays, entries, read_npy
 from fmgs_dataparsers.masks import ImageMask, MaskSource, UnionMask
 from fmgs_dataparsers.protocols import choose
 
 NAME = "zju-mocap"
 SIGNATURE = "annots.npy with new_params/ or params/"
+PIXEL_CENTRES: PixelCentres = "whole"
+"""OpenCV's calibration and distortion; NeuralBody (`get_rays`) casts its rays through whole numbers."""
 # new_params are fits with pose blend shapes, the later of the two.
 _PARAMS = ("new_params", "params")
 
@@ -124,4 +126,4 @@ def _calibration(annots: Path, cameras: Any, i: int) -> Calibration:
     except (KeyError, IndexError, TypeError) as error:
         raise CaptureError(f"{annots}: camera {i} has no K, R, T, D: {error}") from error
     K, R, T, D = arrays(annots, camera, K=(3, 3), R=(3, 3), T=(3,), D=(5,))
-    return Calibration(opencv_intrinsics(K), world_to_camera(R, T / 1000), D)
+    return Calibration(K, world_to_camera(R, T / 1000), D)

@@ -9,11 +9,14 @@ from pathlib import Path
 
 from fmgs_dataparsers.assemble import ReadOptions
 from fmgs_dataparsers.capture import Capture, CaptureError
+from fmgs_dataparsers.conventions import PixelCentres
 from fmgs_dataparsers.files import entries, images_in, read_npy
 from fmgs_dataparsers.zju_mocap import listed, read_annotated
 
 NAME = "zju-mocap-refined"
 SIGNATURE = "annots.npy with smpl_params/ and images/00/"
+PIXEL_CENTRES: PixelCentres = "whole"
+"""As the raw release; instant-nvr (`get_rays`) casts its rays through whole numbers."""
 # Some downloads carry the second, without the list of images.
 _ANNOTS = ("annots.npy", "annots_new.npy")
 

@@ -13,7 +13,7 @@ import numpy as np
 import tyro
 from fmgs_dataparsers.assemble import Gender
 from fmgs_dataparsers.capture import Capture, CaptureError
-from fmgs_dataparsers.parser import LayoutName, open_capture
+from fmgs_dataparsers.parser import LayoutName, PixelCentresChoice, open_capture
 from fmgs_dataparsers.protocols import Name
 from rich.console import Console
 from rich.markup import escape
@@ -49,6 +49,8 @@ class Check:
     """SMPL model file, or a folder with one. Default: searched in the capture's folder, then in $SMPL_MODEL_DIR."""
     gender: Gender = "auto"
     """Gender of the SMPL model. auto: from the folder's name for PeopleSnapshot, else neutral."""
+    pixel_centres: PixelCentresChoice = "auto"
+    """Pixel centres of the capture's calibration: whole (OpenCV), or half (+0.5). auto: as its layout has them."""
     frames: int = 64
     """Approximate number of frames to check, over training and held-out images; at least two of every camera."""
     out: Path | None = None
@@ -72,7 +74,14 @@ def run(check: Check) -> bool:
         return _show_gradients(check.gradients, console)
     assert check.path is not None
     root = check.path.resolve()
-    capture = open_capture(root, check.layout, check.body_model, None, check.protocol, check.gender)
+    capture = open_capture(
+        root,
+        check.layout,
+        check.body_model,
+        protocol=check.protocol,
+        gender=check.gender,
+        pixel_centres=check.pixel_centres,
+    )
     with Progress(TextColumn("Checking"), BarColumn(), TimeElapsedColumn(), console=console, transient=True) as bar:
         task = bar.add_task("check")
         report = check_capture(capture, check.frames, lambda done, total: bar.update(task, completed=done, total=total))

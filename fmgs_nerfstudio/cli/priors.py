@@ -14,7 +14,7 @@ import cv2
 import torch
 import tyro
 from fmgs_dataparsers.capture import Capture, CaptureError, Frame
-from fmgs_dataparsers.parser import open_capture
+from fmgs_dataparsers.parser import PixelCentresChoice, open_capture
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
@@ -74,6 +74,8 @@ class MakePriors:
     """For transformers: kind of depth that the model gives. Default: as its configuration says."""
     body_model: Path | None = None
     """SMPL model file, or a folder with one. Default: searched in the capture's folder, then in $SMPL_MODEL_DIR."""
+    pixel_centres: PixelCentresChoice = "auto"
+    """Pixel centres of the capture's calibration: whole (OpenCV), or half (+0.5). auto: as its layout has them."""
     check_only: bool = False
     """Only check the existing maps (priors/, or sapiens/ as the demos of Sapiens write it)."""
     accept_corrections: bool = False
@@ -91,7 +93,12 @@ def run(command: MakePriors) -> bool:
     for name, value in (("--batch-size", command.batch_size), ("--sheet-every", command.sheet_every)):
         if value is not None and value < 1:
             raise EstimatorError(f"{name} is {value}; expected 1 or more.")
-    capture = open_capture(command.path.resolve(), body_model=command.body_model, need_masks=False)
+    capture = open_capture(
+        command.path.resolve(),
+        body_model=command.body_model,
+        need_masks=False,
+        pixel_centres=command.pixel_centres,
+    )
     splits = capture.splits.values() if command.frames == "all" else [capture.splits["train"]]
     frames = list(dict.fromkeys(frame for split in splits for frame in split))
     if not command.check_only:

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import cv2
 import pytest
+from fmgs_dataparsers.capture import CaptureError
 from support.silhouette_capture import content, write_content
 from support.trainer_runs import config_for, train
 from support.zju_capture import write_capture
 
+from fmgs_nerfstudio.cli import priors
 from fmgs_nerfstudio.cli.check import main
 from fmgs_nerfstudio.evaluation.check.gradient_table import blocked_parts, gradient_table, leaks
 from fmgs_nerfstudio.routes import Strategy
@@ -49,6 +51,23 @@ def test_a_bad_capture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert not text.endswith("ready")
     assert "not ready" in (tmp_path / "there" / "index.html").read_text()
     assert not (root / "check").exists()
+
+
+def test_pixel_centres_are_read_as_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = write_content(tmp_path / "CoreView_377", content(8))
+    for read, advice in (("auto", ()), ("half", ("try pixel-centres whole",))):
+        assert check(root, "--pixel-centres", read) == 0  # a remark, no refusal
+        text = " ".join(capsys.readouterr().out.split())
+        assert tuple(re.findall(r"try pixel-centres \w+", text)) == advice
+
+
+def test_fmgs_priors_reads_them_as_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def opened(root: Path, **options: object) -> None:
+        raise CaptureError(str(options["pixel_centres"]))
+
+    monkeypatch.setattr(priors, "open_capture", opened)
+    with pytest.raises(CaptureError, match="half"):
+        priors.run(priors.MakePriors(tmp_path, pixel_centres="half"))
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 from fmgs_dataparsers.capture import Capture
-from fmgs_dataparsers.parser import open_capture
-from support.known_person import Person, mask, which
+from fmgs_dataparsers.parser import FMGSDataParser, FMGSDataParserConfig, open_capture
+from support.known_person import Person, intrinsics, mask, which
 from support.layout_capture import LAYOUTS, Seen, humannerf
 
 from fmgs_nerfstudio.body import BodyModel
@@ -102,3 +102,38 @@ def test_humannerf_s_intrinsics_may_be_4_by_4(tmp_path: Path) -> None:
     file.write_bytes(pickle.dumps(cameras))
     for name, camera in opened(tmp_path).cameras.items():
         assert np.array_equal(camera.K, plain[name].K)
+
+
+# Where the documentation of each says its calibrations have the first pixel's centre.
+AT_HALF = {"neuman", "gvhmr", "wham", "4d-humans", "romp"}
+
+
+@pytest.mark.parametrize(("build", "layout"), LAYOUTS.items(), ids=lambda value: getattr(value, "__name__", ""))
+def test_the_option_overrides_a_layout_s_pixel_centres(
+    tmp_path: Path, build: Callable[[Path, Person], Seen], layout: str
+) -> None:
+    seen = build(tmp_path, PERSON)
+    opencv = opened(tmp_path).cameras  # what the images show, as `test_every_layout_says_the_same` has it
+    in_file = 0.5 if layout in AT_HALF else 0.0
+    for choice, added in (("auto", 0.5 - in_file), ("whole", 0.5), ("half", 0.0)):
+        capture = opened(tmp_path, pixel_centres=choice)
+        assert capture.cameras.keys() == opencv.keys()
+        for frame in (frame for members in capture.splits.values() for frame in members):
+            expected = seen(frame.camera, frame.pose_id).K[:2, 2] + in_file + added
+            K = capture.cameras[frame.camera].K
+            assert K[:2, 2] == pytest.approx(expected, abs=1e-4), (choice, frame)
+            assert np.array_equal(np.delete(K, [2, 5]), np.delete(opencv[frame.camera].K, [2, 5]))
+
+
+def test_pixel_centres_reach_the_data_parser_and_the_cache(tmp_path: Path) -> None:
+    humannerf(tmp_path, PERSON)
+    open_capture.cache_clear()
+    found = {}
+    for choice in ("auto", "whole", "half"):
+        config = FMGSDataParserConfig(data=tmp_path / "377", pixel_centres=choice)
+        outputs = FMGSDataParser(config).get_dataparser_outputs()
+        found[choice] = np.array([float(outputs.cameras.cx[0]), float(outputs.cameras.cy[0])])
+    middle = intrinsics()[:2, 2]
+    assert found["whole"] == pytest.approx(middle + 0.5)
+    assert found["auto"] == pytest.approx(middle + 0.5)
+    assert found["half"] == pytest.approx(middle)

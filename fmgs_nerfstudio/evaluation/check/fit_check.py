@@ -12,8 +12,11 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 from fmgs_dataparsers.capture import Capture, CaptureError, Frame, Split
+from jaxtyping import Float
 
+from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.evaluation.check.alternatives import ALTERNATIVES, Alternative
+from fmgs_nerfstudio.evaluation.check.pixel_centres import pixel_centres_doubt, shift_of
 from fmgs_nerfstudio.evaluation.check.silhouette import Silhouettes, View, view_of
 from fmgs_nerfstudio.maps.info import KINDS
 
@@ -24,6 +27,7 @@ LEAST = 0.6
 OFF = 0.5
 """IoU of a frame, and mean of a camera, below which the body is elsewhere."""
 _SIZE = 256  # pixels on the longer side
+_WORKING_SIZE = 1 << 20  # not reduced: half a pixel must show
 _SEARCHED = 24  # frames that every alternative is tried on
 _LEAST_FRAMES = 3  # fewer prove nothing
 _AGREED = 0.8  # share of frames that must get better
@@ -42,6 +46,8 @@ class FrameCheck(NamedTuple):
     iou: float
     coverage: float
     """Share of the image that is masked."""
+    shift: Float[Array, "2"]
+    """Pixels of the file, right and down, by which the body misses the middle of the mask."""
 
     @property
     def name(self) -> str:
@@ -107,13 +113,19 @@ def check_capture(
         except CaptureError as error:
             damaged.append(f"{error}; training leaves the frame out")
         else:
-            frames.append(FrameCheck(split, frame, view, silhouettes.overlap(view), float(view.mask.mean())))
+            shift = shift_of(silhouettes, view_of(capture, frame, _WORKING_SIZE)) * capture.downscale
+            frames.append(FrameCheck(split, frame, view, silhouettes.overlap(view), float(view.mask.mean()), shift))
         progress(done, total)
     cameras = _cameras_off(frames)
     suspects = [frame for frame in frames if not cameras or frame.frame.camera in cameras]
     cause = find_cause(silhouettes, spread(suspects, _SEARCHED), lambda done: progress(len(chosen) + done, total))
     problems = _problems(frames, cameras, cause)
-    remarks = (*damaged, *([] if problems else _doubts(frames)), *_left_out(capture), *_missing_priors(capture))
+    remarks = (
+        *damaged,
+        *([] if problems else _doubts(capture, frames)),
+        *_left_out(capture),
+        *_missing_priors(capture),
+    )
     return FitReport(capture, tuple(frames), cause, tuple(problems), remarks, silhouettes)
 
 
@@ -216,12 +228,17 @@ def _problems(frames: Sequence[FrameCheck], cameras: Sequence[str], cause: Cause
     return []
 
 
-def _doubts(frames: Sequence[FrameCheck]) -> list[str]:
+def _doubts(capture: Capture, frames: Sequence[FrameCheck]) -> list[str]:
     doubts = []
     if off := [frame.name for frame in frames if frame.iou < OFF]:
         doubts.append(f"look at the frames where the body is elsewhere: {_names(off)}")
     if (mean := _mean(frames)) < GOOD:
         doubts.append(f"mean IoU {mean:.2f} is low: wide clothes, or a fit that is not exact; look at the sheet")
+    shifts = {
+        camera: [frame.shift for frame in members if frame.iou >= OFF] for camera, members in _by_camera(frames).items()
+    }
+    if doubt := pixel_centres_doubt(shifts, capture.pixel_centres):
+        doubts.append(doubt)
     return doubts
 
 
