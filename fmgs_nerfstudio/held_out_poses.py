@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 
@@ -58,8 +58,8 @@ def refine_pose(
             view = Camera.from_nerfstudio(camera).to(model.device)
             avatar = model.pose_avatar_at(pose, transl)
             maps = model.render(avatar, model.shade(avatar, view.centre), view, ["colour"])
-            pairs = ((maps["rgb"], batch["image"]), (maps["accumulation"], batch["mask"]))
-            loss = sum(l1_loss(map, truth.to(model.device)) for map, truth in pairs)
+            image, mask = batch["image"].to(model.device), batch["mask"].to(model.device)
+            loss = l1_loss(maps["rgb"], image) + l1_loss(maps["accumulation"], mask)
             pose.grad, transl.grad = torch.autograd.grad(loss, (pose, transl))
             optimizer.step()
             decay.step()
@@ -67,7 +67,7 @@ def refine_pose(
 
 
 @contextmanager
-def _frozen(model: FMGSModel) -> Iterator[None]:
+def _frozen(model: FMGSModel) -> Generator[None]:
     """As in evaluation, and without gradients of its own."""
     training, trained = model.training, [p for p in model.parameters() if p.requires_grad]
     model.eval()
