@@ -176,11 +176,17 @@ class FMGSModel(Model):
     def get_outputs(self, camera: Cameras) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Render one camera (nerfstudio's `Cameras` of shape [1]); see `compose_outputs` for the maps."""
         view = Camera.from_nerfstudio(camera).to(self.device)
-        avatar = self.pose_avatar(self.pose_id(camera))
+        avatar = self._avatar_for(camera)
         centre = camera.camera_to_worlds[0, :, 3].to(self.device, non_blocking=True)
         names = self.objective.modalities if self.training else MODALITIES
         outputs = self.render(avatar, self.shade(avatar, centre), view, names)
         return outputs | {"avatar": avatar} if self.training else visualize_outputs(outputs)
+
+    def _avatar_for(self, camera: Cameras) -> Avatar:
+        """In the pose that the camera carries (`held_out_poses.refined_views`), else in the capture's that it names."""
+        if camera.metadata and "pose" in camera.metadata:
+            return self.pose_avatar_at(camera.metadata["pose"][0], camera.metadata["transl"][0])
+        return self.pose_avatar(self.pose_id(camera))
 
     def pose_avatar(self, pose_id: int) -> Avatar:
         """The avatar in a pose of the capture, refined as soon as training refines poses."""

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from fmgs_dataparsers.capture import Split
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
 from nerfstudio.utils.misc import step_check
 from torch import Tensor
 
-from fmgs_nerfstudio.data import FMGSDataManager, FMGSDataManagerConfig
+from fmgs_nerfstudio.data import EvalLoader, FMGSDataManager, FMGSDataManagerConfig
 from fmgs_nerfstudio.frozen import frames_per_second
+from fmgs_nerfstudio.held_out_poses import refined_views
 from fmgs_nerfstudio.model import FMGSModel, FMGSModelConfig
 from fmgs_nerfstudio.viewer.control import AvatarViewer
 
@@ -30,6 +31,8 @@ class FMGSPipelineConfig(VanillaPipelineConfig):
     """Data manager."""
     model: FMGSModelConfig = field(default_factory=FMGSModelConfig)
     """Model."""
+    refine_test_poses: int = 0
+    """Steps that fit each held-out pose to its own test images, for metrics `refined_pose_*`. 0: none."""
 
 
 # The host's own speeds are those of its loop, metrics and saved images included.
@@ -44,8 +47,10 @@ def _pauses(config: TrainerConfig, step: int) -> bool:
 
 
 class FMGSPipeline(VanillaPipeline):
-    """Evaluation goes over the held-out views, then over the held-out poses (prefix `novel_pose_`)."""
+    """Evaluation goes over the held-out views, then over the held-out poses (prefix `novel_pose_`), and on request over
+    these with their poses fitted to the test images (prefix `refined_pose_`)."""
 
+    config: FMGSPipelineConfig
     datamanager: FMGSDataManager
     train_seconds: Tensor
     """Wall-clock time in training steps: decoding included, evaluation and checkpoints not; kept in the checkpoint."""
@@ -89,16 +94,24 @@ class FMGSPipeline(VanillaPipeline):
         """Means over images, and their standard deviations on request, of each split that has images; and `fps` and
         `train_seconds` as in the paper's Table 1."""
         metrics: dict[str, Any] = {}
-        prefixes: dict[Split, str] = {"novel_view": "", "novel_pose": "novel_pose_"}
-        for split, prefix in prefixes.items():
-            loader = self.datamanager.eval_loader(split)
-            if len(loader):
-                means = self.get_average_image_metrics(loader, f"eval_{split}", step, output_path, get_std)
-                metrics |= {f"{prefix}{name}": value for name, value in means.items() if name not in _OF_THE_LOOP}
+        for prefix, name, loader in self._held_out():
+            means = self.get_average_image_metrics(loader, f"eval_{name}", step, output_path, get_std)
+            metrics |= {f"{prefix}{key}": value for key, value in means.items() if key not in _OF_THE_LOOP}
         if not metrics:  # a capture that holds nothing out is evaluated on some of its own frames
             means = super().get_average_eval_image_metrics(step, output_path, get_std)
             metrics = {name: value for name, value in means.items() if name not in _OF_THE_LOOP}
         return metrics | self.speeds()
+
+    def _held_out(self) -> Iterator[tuple[str, str, EvalLoader]]:
+        """Prefix of metrics, name of pictures, and images, of all that is evaluated and has images."""
+        views, poses = map(self.datamanager.eval_loader, ("novel_view", "novel_pose"))
+        if len(views):
+            yield "", "novel_view", views
+        if len(poses):
+            yield "novel_pose_", "novel_pose", poses
+        if len(poses) and self.config.refine_test_poses > 0:
+            assert isinstance(self.model, FMGSModel)
+            yield "refined_pose_", "refined_pose", refined_views(self.model, poses, self.config.refine_test_poses)
 
     def speeds(self) -> dict[str, float]:
         """`fps` (see `frames_per_second`), and `train_seconds` where the checkpoint knows it."""
