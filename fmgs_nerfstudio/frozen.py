@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fmgs_nerfstudio.avatar import Avatar
-from fmgs_nerfstudio.fields.geometry import GeometryResidual
+from fmgs_nerfstudio.body.model import N_JOINTS
 from fmgs_nerfstudio.fields.skinning import blend
 from fmgs_nerfstudio.modalities import Pictures, visualize_outputs
 from fmgs_nerfstudio.model import FMGSModel
@@ -29,8 +29,9 @@ _MARGIN = 0.003  # metres beyond the displacements that training poses have
 class FrozenAvatar:
     """`FMGSModel` without its gradients, at the speed of what pose and view change.
 
-    A surfel moves along its normal only, so that its skinning weights are a function of one number, delta_d: they are
-    tabulated over the displacements of the training poses, and interpolated linearly.
+    A guided surfel moves along its normal only, so that its skinning weights are a function of one number, delta_d:
+    they are tabulated over the displacements of the training poses, and interpolated linearly. For surfels that no
+    mesh guides, the skinning field is evaluated.
 
     Attributes:
         Z_low, Z_high: [16] range of the pose latent over the training poses.
@@ -47,13 +48,17 @@ class FrozenAvatar:
         trained = sorted({frame.pose_id for frame in model.kwargs["metadata"]["capture"].splits["train"]})
         latents = torch.stack([self._latent(*model.poses(pose_id)) for pose_id in trained])
         self.Z_low, self.Z_high, self.Z_mean = latents.amin(0), latents.amax(0), latents.mean(0)
-        some = latents[:: max(1, len(latents) // 24)]
-        delta_d = torch.cat([self._residual(Z_p).delta_d for Z_p in some], dim=1)
+        if self.model.surfels.guided:
+            self._tabulate_skinning(latents[:: max(1, len(latents) // 24)])
+
+    def _tabulate_skinning(self, latents: Float[Tensor, "P 16"]) -> None:
+        """Over the displacements of poses with these latents."""
+        delta_d = torch.cat([self.model.geometry(self.f_g, Z_p).delta_d for Z_p in latents], dim=1)
         self.first_node = delta_d.amin(1) - _MARGIN
         self.node_distance = (delta_d.amax(1) + _MARGIN - self.first_node) / (_NODES - 1)
         normal = self.surfels.frames[..., 2]
         steps = [self.first_node + k * self.node_distance for k in range(_NODES)]
-        tables = [model.skinning(self.surfels.means + normal * step[:, None]) for step in steps]
+        tables = [self.model.skinning(self.surfels.means + normal * step[:, None]) for step in steps]
         self.weights = torch.stack(tables, dim=1).flatten(0, 1)
         self.rows = torch.arange(len(normal), device=normal.device) * _NODES
 
@@ -72,7 +77,7 @@ class FrozenAvatar:
     @torch.inference_mode()
     def at_rest(self) -> Avatar:
         """In canonical space, with the mean of the training poses' latents."""
-        bones = torch.eye(4, device=self.rows.device).expand(self.weights.shape[1], 4, 4)
+        bones = torch.eye(4, device=self.opacities.device).expand(N_JOINTS, 4, 4)
         return self._posed(bones, self.Z_mean)
 
     @torch.inference_mode()
@@ -85,22 +90,15 @@ class FrozenAvatar:
         canonical = self.model.canonical
         return self.model.pose_encoder(canonical(pose, transl)[0], canonical.joints)
 
-    def _residual(self, Z_p: Float[Tensor, "16"]) -> GeometryResidual:
-        """Left side of Eq. 3; without displacement, scaling and rotation where surfels are not the mesh's."""
-        residual = self.model.geometry(self.f_g, Z_p)
-        if self.model.surfels.guided:
-            return residual
-        still = {"delta_d": residual.delta_d, "delta_s": self.surfels.scales, "delta_r": residual.delta_r}
-        return residual._replace(**{name: torch.zeros_like(like) for name, like in still.items()})
-
     def _posed(self, B: Float[Tensor, "24 4 4"], Z_p: Float[Tensor, "16"]) -> Avatar:
-        residual = self._residual(Z_p)
+        residual = self.model.geometry(self.f_g, Z_p)
         surfels = correct(self.surfels, residual.delta_d, residual.delta_s, residual.delta_r)
-        T = blend(self.skinning(residual.delta_d[:, 0]), B)
-        return Avatar(surfels, T, self.opacities, self.f_c, residual.z_g, Z_p, self.distilled)
+        guided = self.model.surfels.guided
+        W = self.skinning(residual.delta_d[:, 0]) if guided else self.model.skinning(surfels.means)
+        return Avatar(surfels, blend(W, B), self.opacities, self.f_c, residual.z_g, Z_p, self.distilled)
 
     def skinning(self, delta_d: Float[Tensor, "N"]) -> Float[Tensor, "N 24"]:
-        """The skinning field at the surfels' centres, displaced by `delta_d` metres."""
+        """The skinning field at the centres of guided surfels, displaced by `delta_d` metres."""
         at = ((delta_d - self.first_node) / self.node_distance).clamp(0, _NODES - 1)
         node = at.long().clamp_max(_NODES - 2)
         below, above = (self.weights.index_select(0, self.rows + node + k) for k in range(2))

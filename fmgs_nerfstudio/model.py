@@ -144,7 +144,8 @@ class FMGSModel(Model):
             else f"Poses stay as they are given (protocol {capture.protocol})"
         )
         self.pose_encoder = PoseEncoder(config.pose_encoder, body.parents, joints)
-        self.geometry = GeometryField(config.geometry, feature_dim, latent_dim)
+        n_scales = self.surfels.scales.shape[1]
+        self.geometry = GeometryField(config.geometry, feature_dim, latent_dim, self.surfels.guided, n_scales)
         self.appearance = AppearanceField(config.appearance, feature_dim, config.geometry.z_dim, latent_dim)
         self.distilled = DistilledFields(
             {name: (volume(f"V_{name}"), m.decoder(feature_dim)) for name, m in MODALITIES.items() if m.decoder}
@@ -202,7 +203,7 @@ class FMGSModel(Model):
         Z_p = self.pose_encoder(bones, self.canonical.joints)
         residual = self.geometry(self.V_g(), Z_p)
         surfels = self.surfels()
-        if self.surfels.guided and (not self.training or self._started(self.config.schedule.residual_start)):
+        if not self.training or self._started(self.config.schedule.residual_start):
             surfels = correct(surfels, residual.delta_d, residual.delta_s, residual.delta_r)
         W = self.skinning(surfels.means)
         T = blend(W, B)

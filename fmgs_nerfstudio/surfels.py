@@ -64,12 +64,15 @@ def rotation_exp(r: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3 3"]:
 
 
 def correct(
-    surfels: Surfels, delta_d: Float[Tensor, "N 1"], delta_s: Float[Tensor, "N 2"], delta_r: Float[Tensor, "N 3"]
+    surfels: Surfels, delta_d: Float[Tensor, "N D"], delta_s: Float[Tensor, "N S"], delta_r: Float[Tensor, "N 3"]
 ) -> Surfels:
-    """mu' = mu + n delta_d (Eq. 4), s' = s exp(delta_s) (Eq. 5), R' = R exp([delta_r]_x) (Eq. 6)."""
-    normal = surfels.frames[..., 2]
+    """mu' = mu + n delta_d (Eq. 4), s' = s exp(delta_s) (Eq. 5), R' = R exp([delta_r]_x) (Eq. 6).
+
+    Without a mesh (D = 3) mu' = mu + delta_d, as in 3DGS-Avatar [30].
+    """
+    guided = delta_d.shape[1] == 1
     return Surfels(
-        surfels.means + normal * delta_d,
+        surfels.means + (surfels.frames[..., 2] * delta_d if guided else delta_d),
         torch.bmm(surfels.frames, rotation_exp(delta_r)),
         surfels.scales * delta_s.exp(),
     )
@@ -84,7 +87,7 @@ class SurfelsConfig:
     opacity: float = 0.9
     """Initial opacity. If it is low, the far side shines through until the near side has closed."""
     guided: bool = True
-    """Bind surfels to the mesh and let the geometry field move them (Eq. 4-6). Off: each moves freely (ablation)."""
+    """Bind surfels to the mesh: the geometry field moves them along its normals only. Off: freely (ablation)."""
     kind: Literal["2d", "3d"] = "2d"
     """2d: surfels. 3d: 3D Gaussians (ablation); needs CUDA and guided False, best with rendering.backface-cutoff 1."""
 

@@ -56,6 +56,18 @@ def test_corrections_are_equations_4_to_6() -> None:
     assert torch.allclose(surfels.frames.transpose(1, 2) @ corrected.frames, rotation_exp(r), atol=1e-4)
 
 
+@pytest.mark.parametrize("scales", [2, 3])
+def test_corrections_without_a_mesh(scales: int) -> None:
+    """[30]: mu' = mu + delta_x; scales and rotation as Eq. 5 and 6."""
+    bound = bind_to_faces(TRIANGLES.view(-1, 3), FACES, size=0.7)
+    surfels = bound._replace(scales=torch.rand(50, scales) + 0.1)
+    x, s, r = torch.randn(50, 3), torch.randn(50, scales), torch.randn(50, 3)
+    corrected = correct(surfels, x, s, r)
+    assert torch.equal(corrected.means, surfels.means + x)
+    assert torch.equal(corrected.scales, surfels.scales * s.exp())
+    assert torch.allclose(corrected.frames, surfels.frames @ rotation_exp(r), atol=1e-5)
+
+
 def test_learned_parts_start_neutral() -> None:
     surfels = MeshSurfels(SurfelsConfig(size=0.5, opacity=0.9), TRIANGLES.view(-1, 3), FACES)
     assert torch.allclose(surfels.opacities, torch.full((50,), 0.9))

@@ -73,7 +73,12 @@ def test_light_and_free_surfels_are_trained(capture: Path, tmp_path: Path) -> No
     assert model.light is not None
     assert model.light.coefficients.any()
     assert all(parameter.any() for parameter in model.surfels.free.values())
-    assert not model.geometry.displacement.weight.any()  # the geometry field moves nothing
+    # The geometry field moves them as it does guided ones, but anywhere, and by the pose.
+    assert model.geometry.displacement.weight.shape[0] == 3
+    with torch.no_grad():
+        one, other = (model.pose_avatar(pose_id).canonical.means for pose_id in (0, 1))
+    assert (one - model.surfels().means).norm(dim=-1).mean() > 0
+    assert (one - other).norm(dim=-1).mean() > 0
 
 
 def test_checkpoint_opens_with_weights_only_and_strictly(capture: Path, tmp_path: Path) -> None:

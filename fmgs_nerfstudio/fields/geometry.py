@@ -29,9 +29,9 @@ class GeometryFieldConfig:
 class GeometryResidual(NamedTuple):
     """Left side of Eq. 3."""
 
-    delta_d: Float[Tensor, "N 1"]
-    """Displacement along the normal, metres."""
-    delta_s: Float[Tensor, "N 2"]
+    delta_d: Float[Tensor, "N D"]
+    """Displacement in metres: along the normal (D = 1); of surfels without a mesh, along the canonical axes (D = 3)."""
+    delta_s: Float[Tensor, "N S"]
     """Added to the logarithm of the scales."""
     delta_r: Float[Tensor, "N 3"]
     """Rotation vector, radians."""
@@ -39,14 +39,20 @@ class GeometryResidual(NamedTuple):
 
 
 class GeometryField(TrainedPart):
-    """F_theta_g: one trunk, one head per quantity. The first three heads start at zero: the template itself."""
+    """F_theta_g: one trunk, one head per quantity. The first three heads start at zero: the template itself.
 
-    def __init__(self, config: GeometryFieldConfig, feature_dim: int, latent_dim: int) -> None:
+    Surfels that no mesh guides (`guided` off) may move anywhere, as those of 3DGS-Avatar's non-rigid part [30].
+    """
+
+    def __init__(
+        self, config: GeometryFieldConfig, feature_dim: int, latent_dim: int, guided: bool = True, scales: int = 2
+    ) -> None:
+        """`scales`: of a surfel."""
         super().__init__()
         self.displacement_unit = config.displacement_unit
         self.trunk = ConditionedMLP(feature_dim, latent_dim, config.hidden_dim, config.hidden_layers, config.hidden_dim)
-        self.displacement = nn.Linear(config.hidden_dim, 1)
-        self.scale = nn.Linear(config.hidden_dim, 2)
+        self.displacement = nn.Linear(config.hidden_dim, 1 if guided else 3)
+        self.scale = nn.Linear(config.hidden_dim, scales)
         self.rotation = nn.Linear(config.hidden_dim, 3)
         self.z = nn.Linear(config.hidden_dim, config.z_dim)
         for head in (self.displacement, self.scale, self.rotation):

@@ -63,10 +63,11 @@ def test_canonical_direction_is_the_inverse_applied() -> None:
     assert torch.allclose(canonical_direction(T, d), expected, atol=1e-10)
 
 
-def test_geometry_field_starts_as_the_template() -> None:
-    field = GeometryField(GeometryFieldConfig(), feature_dim=32, latent_dim=16)
+@pytest.mark.parametrize(("guided", "scales"), [(True, 2), (False, 2), (False, 3)])
+def test_geometry_field_starts_as_the_template(guided: bool, scales: int) -> None:
+    field = GeometryField(GeometryFieldConfig(), 32, 16, guided, scales)
     residual = field(torch.randn(9, 32), torch.randn(16))
-    assert [tuple(part.shape) for part in residual] == [(9, 1), (9, 2), (9, 3), (9, 16)]
+    assert [tuple(part.shape) for part in residual] == [(9, 1 if guided else 3), (9, scales), (9, 3), (9, 16)]
     assert all(not part.any() for part in residual[:3])
     assert residual.z_g.any()
 
