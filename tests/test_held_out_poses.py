@@ -114,6 +114,14 @@ def test_nothing_else_changes_and_nothing_is_random() -> None:
     assert all(p.grad is None for p in model.parameters())
 
 
+@pytest.mark.parametrize("name", ["image", "mask"])
+def test_image_and_mask_of_every_view_count(name: str) -> None:
+    model = small_avatar()
+    views = [(camera, drawn(model, camera, fit_and_truth(model)[1])) for camera in CAMERAS]
+    dimmed = [views[0], (views[1][0], views[1][1] | {name: views[1][1][name] / 2})]
+    assert not torch.equal(refine_pose(model, views, 2)[0], refine_pose(model, dimmed, 2)[0])
+
+
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> FMGSPipeline:
     """Untrained, of a capture with two held-out poses, which two cameras see."""
