@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from nerfstudio.data.scene_box import SceneBox
+from support.known_person import Person
+from support.layout_capture import snapshot
 from support.trainer_runs import config_for, train
 from support.zju_capture import write_capture
 
 from fmgs_nerfstudio.method import FMGSTrainerConfig, fmgs_avatar, fmgs_avatar_paper
-from fmgs_nerfstudio.model import FMGSModel, refines_poses
+from fmgs_nerfstudio.model import FMGSModel, FMGSModelConfig, refines_poses
 
 PAPER: Any = fmgs_avatar_paper.config
 
@@ -77,6 +80,25 @@ def test_both_methods_have_the_same_optimisers_and_differ_where_the_docs_say() -
 @pytest.mark.parametrize(("protocol", "refined"), [("instantavatar", False), ("humannerf", True), ("last-fifth", True)])
 def test_poses_are_refined_where_the_paper_does(protocol: str, refined: bool) -> None:
     assert refines_poses(protocol) == refined
+
+
+def test_a_capture_of_people_snapshot_trains_on_its_poses_as_they_are(tmp_path: Path) -> None:
+    """Its name chooses the protocol, the protocol says that poses stay; model and saved configuration agree."""
+    snapshot(tmp_path, Person(9))
+    capture = tmp_path / "female-3-casual"
+    (tmp_path / "female-9-sport").rename(capture)
+    (capture / "female-9-sport.mp4").rename(capture / "female-3-casual.mp4")
+    made = config_for(capture, tmp_path, 1)
+    metadata = made.pipeline.datamanager.dataparser
+    metadata.data = capture
+    outputs = metadata.setup().get_dataparser_outputs("train")
+    assert outputs.metadata["capture"].protocol == "instantavatar"
+    model = FMGSModelConfig(n_vertices=6890).setup(
+        scene_box=SceneBox(torch.eye(3)[:2]), num_train_data=1, metadata=outputs.metadata
+    )
+    assert not model.poses.corrections
+    made.resolve_defaults()
+    assert made.pipeline.model.refine_poses is False
 
 
 @pytest.mark.parametrize("asked", [None, False, True])

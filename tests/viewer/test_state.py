@@ -18,13 +18,15 @@ from support.small_avatar import small_avatar
 from support.zju_capture import write_capture
 from torch import Tensor
 
+from fmgs_nerfstudio.fields.light import Light
 from fmgs_nerfstudio.kernels.compiled import kernel, uninterrupted
+from fmgs_nerfstudio.maps.classes import NUM_CLASSES
 from fmgs_nerfstudio.modalities import MODALITIES
 from fmgs_nerfstudio.model import FMGSModel
 from fmgs_nerfstudio.rendering import Camera
 from fmgs_nerfstudio.viewer.control import AvatarViewer
 from fmgs_nerfstudio.viewer.frame_overlay import FrameOverlay
-from fmgs_nerfstudio.viewer.parts import Parts, Tint
+from fmgs_nerfstudio.viewer.parts import Parts, Tint, classes_of
 from fmgs_nerfstudio.viewer.pose import SmplPose
 from fmgs_nerfstudio.viewer.state import ViewerState
 
@@ -85,6 +87,38 @@ def test_data_set_cameras_never_see_the_viewer_state(model: FMGSModel, state: Vi
     state.frame_overlay, state.light_angle = FrameOverlay("Camera_B1", amount=1.0), 90.0
     after = outputs(model, pose_id=1)
     assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+def test_hidden_and_painted_parts_are_seen(model: FMGSModel, state: ViewerState) -> None:
+    whole = outputs(model)
+    state.parts = Parts(frozenset(range(NUM_CLASSES)))
+    assert not outputs(model)["accumulation"].any()
+    parts = classes_of(model.pose_avatar(0)).unique().tolist()
+    state.parts = Parts(tints={part: Tint((255, 0, 0), 1.0) for part in parts})
+    painted = outputs(model)
+    assert torch.equal(painted["accumulation"], whole["accumulation"])
+    assert painted["rgb"][..., 0].any()
+    assert not painted["rgb"][..., 1:].any()  # all in shades of red, on black
+
+
+def test_the_light_turns(model: FMGSModel, state: ViewerState, monkeypatch: pytest.MonkeyPatch) -> None:
+    light = Light()
+    with torch.no_grad():
+        light.coefficients.copy_(torch.linspace(-0.3, 0.4, 8))
+    monkeypatch.setattr(model, "light", light)
+    still = outputs(model)["rgb"]
+    state.light_angle = 90.0
+    turned = outputs(model)["rgb"]
+    assert (turned - still).abs().max() > 0.01
+    up = torch.tensor(state.capture.up)
+    camera = viewer_camera(model)
+    with torch.no_grad():
+        avatar = model.pose_avatar(0)
+        rgb = model.shade(avatar, camera.camera_to_worlds[0, :, 3], light.turned(up, np.pi / 2))
+        expected = model.render(avatar, rgb, Camera.from_nerfstudio(camera), MODALITIES)["rgb"]
+    torch.testing.assert_close(turned, expected)
+    state.light_angle = 360.0
+    torch.testing.assert_close(outputs(model)["rgb"], still, atol=1e-4, rtol=0)
 
 
 def test_joints_start_from_the_pose_shown_last(model: FMGSModel, state: ViewerState) -> None:
