@@ -13,10 +13,12 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -26,47 +28,65 @@ from rich.console import Console
 
 from fmgs_nerfstudio.files import atomic_path
 
+# The methods' weights of the priors. All are named in a row that changes one: the paper's lambda_n is three terms'.
+WEIGHTS = {
+    "fmgs-avatar": {"d": 0.02, "sn": 0.02, "n": 0.05, "tv": 0.02, "s": 0.1, "reg": 1e-3},
+    "fmgs-avatar-paper": {"d": 0.02, "sn": 0.02, "n": 0.02, "tv": 0.02, "s": 0.1, "reg": 1e-3},
+}
+PRIORS = ("d", "sn", "n", "tv", "s", "reg")
 
-def _without(*terms: str) -> tuple[str, ...]:
-    return tuple(flag for term in terms for flag in (f"--pipeline.model.weights.lambda-{term}", "0"))
+
+class Row(NamedTuple):
+    """What a row changes."""
+
+    flags: tuple[str, ...] = ()
+    factors: Mapping[str, float] = MappingProxyType({})
+    """Of the priors' weights."""
+
+    def flags_of(self, method: str) -> tuple[str, ...]:
+        """Flags for `ns-train METHOD`."""
+        weights = WEIGHTS[method] if self.factors else {}
+        named = {term: weight * self.factors.get(term, 1) for term, weight in weights.items()}
+        lambdas = ((f"--pipeline.model.weights.lambda-{term}", f"{value:g}") for term, value in named.items())
+        return (*self.flags, *chain.from_iterable(lambdas))
+
+
+def _without(*terms: str) -> dict[str, float]:
+    return dict.fromkeys(terms, 0.0)
 
 
 TWO_SIDED = ("--pipeline.model.rendering.backface_cutoff", "1")
 FREE = ("--pipeline.model.surfels.guided", "False")
-PRIORS = ("d", "sn", "n", "tv", "s", "reg")
-STRONG = tuple(
-    flag
-    for term, weight in {"d": 0.2, "sn": 0.2, "n": 0.5, "s": 1}.items()
-    for flag in (f"--pipeline.model.weights.lambda-{term}", str(weight))
-)
+UNCOORDINATED = ("--pipeline.model.coordinated", "False")
+STRONG: Mapping[str, float] = {"d": 10, "sn": 10, "n": 10, "s": 10}
 FULL = "+ L_s: full method"
-ROWS: dict[str, tuple[str, ...]] = {
+ROWS: dict[str, Row] = {
     # Table 3, one prior after the other
-    "none": _without(*PRIORS),
-    "+ L_d": _without("sn", "n", "tv", "s", "reg"),
-    "+ L_sn": _without("n", "tv", "s", "reg"),
-    "+ L_n": _without("s", "reg"),
-    FULL: (),
+    "none": Row(factors=_without(*PRIORS)),
+    "+ L_d": Row(factors=_without("sn", "n", "tv", "s", "reg")),
+    "+ L_sn": Row(factors=_without("n", "tv", "s", "reg")),
+    "+ L_n": Row(factors=_without("s", "reg")),
+    FULL: Row(),
     # Fig. 5
-    "uncoordinated": ("--pipeline.model.coordinated", "False"),
-    "opacity closed to priors": ("--pipeline.model.priors-move-opacity", "False"),
+    "uncoordinated": Row(UNCOORDINATED),
+    "opacity closed to priors": Row(("--pipeline.model.priors-move-opacity", "False")),
     # where its conflict should show, if anywhere: priors that outweigh the colours
-    "priors x10": STRONG,
-    "priors x10, uncoordinated": (*STRONG, "--pipeline.model.coordinated", "False"),
+    "priors x10": Row(factors=STRONG),
+    "priors x10, uncoordinated": Row(UNCOORDINATED, STRONG),
     # Fig. 3: Gaussians that no mesh guides, drawn from both sides as 3DGS and 2DGS do
-    "3D Gaussians": (*FREE, *TWO_SIDED, *_without(*PRIORS), "--pipeline.model.surfels.kind", "3d"),
-    "unguided": (*FREE, *TWO_SIDED, *_without(*PRIORS)),
-    "unguided, priors": FREE,
+    "3D Gaussians": Row((*FREE, *TWO_SIDED, "--pipeline.model.surfels.kind", "3d"), _without(*PRIORS)),
+    "unguided": Row((*FREE, *TWO_SIDED), _without(*PRIORS)),
+    "unguided, priors": Row(FREE),
     # one part away
-    "Z_p of another frame": (),
-    "skinning frozen": ("--optimizers.skinning.optimizer.lr", "0"),
-    "poses not refined": ("--pipeline.model.refine-poses", "False"),
-    "no residual": ("--pipeline.model.schedule.residual-start", "2"),
+    "Z_p of another frame": Row(),
+    "skinning frozen": Row(("--optimizers.skinning.optimizer.lr", "0")),
+    "poses not refined": Row(("--pipeline.model.refine-poses", "False")),
+    "no residual": Row(("--pipeline.model.schedule.residual-start", "2")),
     # beyond the paper: one part of the default away, or one more
-    "one-sided": ("--pipeline.model.rendering.backface_cutoff", "0"),
-    "two-sided": TWO_SIDED,
-    "no supersampling": ("--pipeline.model.rendering.supersampling", "1"),
-    "light": ("--pipeline.model.light.kind", "sh"),
+    "one-sided": Row(("--pipeline.model.rendering.backface_cutoff", "0")),
+    "two-sided": Row(TWO_SIDED),
+    "no supersampling": Row(("--pipeline.model.rendering.supersampling", "1")),
+    "light": Row(("--pipeline.model.light.kind", "sh")),
 }
 NEED_CUDA = {"3D Gaussians"}
 OTHER_LATENT = "Z_p of another frame"
@@ -187,12 +207,13 @@ def method_of(method: str, row: str) -> str:
 
 
 def _train_and_evaluate(data: Path, folder: Path, method: str, row: str, seed: int, steps: int) -> None:
+    flags = ROWS[row].flags_of(method.removesuffix("-other-latent"))
     where = ["--output-dir", folder, "--experiment-name", "x", "--timestamp", "run"]
     how = ["--max-num-iterations", steps, "--vis", "tensorboard", "--logging.local-writer.enable", "False"]
     seeds = ["--machine.seed", seed, "--pipeline.model.seed", seed]
     seeds += ["--pipeline.datamanager.train-cameras-sampling-seed", 42 + seed]
     start = time.time()
-    _call("ns-train", method, "--data", data, *where, *how, *seeds, *ROWS[row])
+    _call("ns-train", method, "--data", data, *where, *how, *seeds, *flags)
     seconds = time.time() - start
     run = folder / "x" / method / "run"
     images = folder / "images"

@@ -22,29 +22,45 @@ from fmgs_nerfstudio.method import FMGSTrainerConfig
 from fmgs_nerfstudio.modalities import all_terms
 from fmgs_nerfstudio.objective import Objective
 
+METHODS = list(ablation.WEIGHTS)
 
-def parse(*flags: str) -> FMGSTrainerConfig:
+
+def parse(method: str, row: str = ablation.FULL) -> FMGSTrainerConfig:
     union = tyro.conf.SuppressFixed[tyro.conf.FlagConversionOff[AnnotatedBaseConfigUnion]]
-    config = tyro.cli(union, args=["fmgs-avatar", *flags])  # pyright: ignore[reportCallIssue, reportArgumentType]
+    arguments = [method, *ablation.ROWS[row].flags_of(method)]
+    config = tyro.cli(union, args=arguments)  # pyright: ignore[reportCallIssue, reportArgumentType]
     assert isinstance(config, FMGSTrainerConfig)
     return config
 
 
 @pytest.mark.parametrize("row", ablation.ROWS)
 def test_every_row_is_a_configuration(row: str) -> None:
-    changed = parse(*ablation.ROWS[row])
-    assert (changed == parse() and row != ablation.OTHER_LATENT) == (row == ablation.FULL)
+    changed = parse("fmgs-avatar", row)
+    assert (changed == parse("fmgs-avatar") and row != ablation.OTHER_LATENT) == (row == ablation.FULL)
 
 
-def test_table_3_adds_one_prior_after_the_other() -> None:
+@pytest.mark.parametrize("method", METHODS)
+def test_table_3_adds_one_prior_after_the_other(method: str) -> None:
+    """And the weights of what stays are the method's own."""
+    own = parse(method).pipeline.model.weights.at(0.5)
+
     def terms(row: str) -> set[str]:
-        weights = parse(*ablation.ROWS[row]).pipeline.model.weights
-        return set(Objective.of(all_terms(), weights, ["depth", "normal", "semantics"]).terms)
+        weights = parse(method, row).pipeline.model.weights
+        left = set(Objective.of(all_terms(), weights, ["depth", "normal", "semantics"]).terms)
+        assert {name: weights.at(0.5)[name] for name in left} == {name: own[name] for name in left}
+        return left
 
     rows = ["none", "+ L_d", "+ L_sn", "+ L_n", ablation.FULL]
     added = [terms(b) - terms(a) for a, b in itertools.pairwise(rows)]
     assert added == [{"L_d"}, {"L_sn"}, {"L_n", "L_tv"}, {"L_s", "L_reg"}]
     assert terms("none") == {"L_c", "L_m", "L_skin", "L_iso", "L_iso_cov"}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_strong_priors_weigh_ten_times_the_methods_own(method: str) -> None:
+    own, strong = (parse(method, row).pipeline.model.weights.at(0.5) for row in (ablation.FULL, "priors x10"))
+    tenfold = {"L_d", "L_sn", "L_n", "L_s"}
+    assert strong == pytest.approx({name: value * (10 if name in tenfold else 1) for name, value in own.items()})
 
 
 def test_seeds_are_averaged_and_their_spread_shown() -> None:
