@@ -16,25 +16,9 @@ from fmgs_nerfstudio import unpickle
 from fmgs_nerfstudio.arrays import Array
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-_OTHER_SUFFIXES = tuple(
-    [
-        ".heic",
-        ".heif",
-        ".avif",
-        ".jxl",
-        ".jp2",
-        ".gif",
-        ".exr",
-        ".psd",
-        ".dng",
-        ".cr2",
-        ".cr3",
-        ".nef",
-        ".arw",
-        ".raf",
-        ".orf",
-        ".rw2",
-    ]
+_OTHER_SUFFIXES = frozenset(
+    f".{name}"
+    for name in "heic heif avif jxl jp2 gif exr psd dng cr2 cr3 nef arw raf orf rw2".split()  # noqa: SIM905
 )
 """Pictures that people have and that OpenCV does not read everywhere."""
 _EXIF_ORIENTATION = 0x0112
@@ -67,6 +51,11 @@ def read_joblib(path: Path) -> Any:
 def read_npy(path: Path) -> Any:
     """A `.npy` array, or the object pickled in it, through the restricted unpickler."""
     return _read(unpickle.read_numpy_object, path)
+
+
+def read_tensors(path: Path) -> Any:
+    """A file of tensors, which torch opens as data."""
+    return _read(unpickle.read_tensors, path)
 
 
 def read_npz(path: Path, keys: Sequence[str] = ()) -> dict[str, Any]:

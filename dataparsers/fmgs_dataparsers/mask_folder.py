@@ -125,7 +125,7 @@ class FolderMask:
 
 def alpha_of(images: Sequence[Path]) -> MaskFolder | None:
     """The masks in the images' own alpha channel; none where they have none, or the same everywhere."""
-    if not any(_has_alpha(path) for path in _some(images)):
+    if not any(_mode(path) in _ALPHA for path in _some(images)):
         return None
     folder = MaskFolder(images)
     return folder if folder.meaning.channel == "alpha" else None
@@ -138,7 +138,8 @@ def mask_size(path: Path) -> tuple[int, int]:
         CaptureError: the file is missing, cut off, or no mask.
     """
     if path.suffix.lower() == ".npy":
-        return open_array(path).shape[1::-1]
+        height, width = open_array(path).shape
+        return width, height
     size = image_size(path)
     if not is_whole(path):
         raise CaptureError(f"{path} is truncated; copy it again from its source")
@@ -192,19 +193,34 @@ def around(pixels: Float[Array, "V 2"], width: int, height: int) -> Bool[Array, 
 
 def _decide(files: Sequence[Path]) -> Meaning:
     some = _some(files)
-    images = [path for path in some if path.suffix.lower() != ".npy"]
-    channel: Channel = "alpha" if any(_has_alpha(path) and _varies(path) for path in images) else "values"
-    values = np.zeros(1, np.uint8)
-    for i, path in enumerate([*some, *files]):
-        if i >= len(some) and values.any():
-            break  # where none of those looked at shows anybody, the others are asked, until one does
+    # Where none of those looked at shows anybody, the others are asked, until one does.
+    order = [*some, *(path for path in files if path not in set(some))]
+    channel: Channel = "alpha" if _is_in_alpha(order, len(some)) else "values"
+    values = np.zeros(0, np.uint8)
+    for i, path in enumerate(order):
+        if i >= len(some) and len(values) > 1:
+            break
         try:
-            values = np.union1d(values, read_values(path, channel)) if i else np.unique(read_values(path, channel))
+            found = np.unique(read_values(path, channel))
         except CaptureError:  # told when the frame is looked at
             continue
-    indexed = channel == "values" and any(_is_index(path) for path in images)
+        values = np.union1d(values, found) if len(values) else found
+    if not len(values):
+        return Meaning(channel)
+    indexed = channel == "values" and any(_is_index(path) for path in some)
     told = "are read from the alpha channel" if channel == "alpha" else ""
     return _meaning(values, channel, indexed, told)
+
+
+def _is_in_alpha(files: Sequence[Path], count: int) -> bool:
+    """Does alpha vary? Of the first `count` files; where it is 0 in all of them, of the others."""
+    for i, path in enumerate(files):
+        alpha = _alpha_range(path)
+        if alpha is not None and alpha[0] < alpha[1]:
+            return True
+        if i >= count - 1 and alpha != (0, 0):
+            return False
+    return False
 
 
 def _meaning(values: Array, channel: Channel, indexed: bool, told: str) -> Meaning:
@@ -258,16 +274,15 @@ def _mode(path: Path) -> str:
         return ""
 
 
-def _has_alpha(path: Path) -> bool:
-    return _mode(path) in _ALPHA
-
-
-def _varies(path: Path) -> bool:
+def _alpha_range(path: Path) -> tuple[int, int] | None:
+    """The least and the greatest alpha; none in a file without."""
+    if _mode(path) not in _ALPHA:
+        return None
     try:
         alpha = read_values(path, "alpha")
     except CaptureError:
-        return False
-    return bool(alpha.min() < alpha.max())
+        return None
+    return int(alpha.min()), int(alpha.max())
 
 
 def _is_index(path: Path) -> bool:

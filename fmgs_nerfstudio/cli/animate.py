@@ -26,8 +26,7 @@ from fmgs_nerfstudio.motion.readers import Reading, read_motion
 class Animate:
     """Render a trained avatar in the poses of a motion file, as a video or as PNGs.
 
-    Motions: AMASS .npz (SMPL-H, SMPL-X), AIST++ .pkl, PeopleSnapshot and InstantAvatar poses (.npz), any capture's
-    folder.
+    Motions: AMASS, MoSh++, AIST++, EDGE, MDM, WHAM, GVHMR, TRAM, PeopleSnapshot, InstantAvatar, any capture's folder.
     """
 
     run: Annotated[Path, tyro.conf.Positional]

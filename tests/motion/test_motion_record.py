@@ -120,8 +120,12 @@ def test_no_up_where_people_lie_all_ways() -> None:
 
 
 def test_units_by_size() -> None:
-    walk = np.array([[0.0, 0.9, 0.0], [3.0, 0.9, 1.0]])
-    assert [find_metres(walk * scale) for scale in (1, 100, 1000)] == [1.0, 0.01, 0.001]
+    """A walk of 3 m in 3 s; the same 540 units from the origin; 48 m in 12 s, which is a run and not a shuffle."""
+    walk = np.linspace([0.0, 0.9, 0.0], [3.0, 0.9, 1.0], 90)
+    assert [find_metres(walk * scale, 30) for scale in (1, 100, 1000)] == [1.0, 0.01, 0.001]
+    assert find_metres(walk + 540, 30) == 1.0
+    assert find_metres(np.linspace([0.0, 0.9, 0.0], [48.0, 0.9, 0.0], 60), 5) == 1.0
+    assert find_metres(walk[:1] * 100, 30) == 1.0
 
 
 def test_shortest_rotations() -> None:
