@@ -239,7 +239,7 @@ class _Checks:
                 folders.setdefault(shot.mask.folder, []).append((shot, shot.mask))
         for folder, members in folders.items():
             told = folder.meaning.told
-            if len(folder.meaning.ids) > 1:
+            if len(folder.meaning.ids) > 1 and not folder.inverted:
                 some = members[:: -(-len(members) // _FRAMES_FOR_IDS)]
                 told = folder.choose_person(
                     (mask.values(), self._body(recording, shot, mask.size())) for shot, mask in some

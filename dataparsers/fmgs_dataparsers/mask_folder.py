@@ -56,7 +56,7 @@ class MaskFolder:
 
     def __init__(self, files: Iterable[Path], inverted: bool = False) -> None:
         self._files = list(files)
-        self._inverted = inverted
+        self.inverted = inverted
         self._person: tuple[int, ...] | None = None
 
     @cached_property
@@ -102,7 +102,7 @@ class MaskFolder:
             covered = np.isin(values, meaning.ids if self._person is None else self._person).astype(np.float32)
         else:
             covered = (values.astype(np.float32) - meaning.low) / np.float32(meaning.top - meaning.low)
-        return np.clip(1 - covered if self._inverted else covered, 0, 1)
+        return np.clip(1 - covered if self.inverted else covered, 0, 1)
 
 
 @dataclass(frozen=True)
