@@ -108,6 +108,16 @@ def test_a_motion_stands_in_for_another(shaped: CanonicalBody, up: tuple[float, 
     np.testing.assert_allclose(*lengths, atol=1e-4)
 
 
+def test_who_lies_stays_lying_in_another_world(shaped: CanonicalBody) -> None:
+    """On the back in a world with z up: the head to a side, the front upwards, there and where y is up."""
+    poses = np.zeros((4, 72))
+    poses[:, :3] = [0, 0, -math.pi / 2]
+    own = random_motion(5, (0.0, 1.0, 0.0))
+    placed = Motion(poses, np.zeros((4, 3)), 30.0, Z_UP, "lying").stand_in_for(own, shaped)
+    np.testing.assert_allclose(placed.root().apply([0, 0, 1]), np.tile(own.up, (4, 1)), atol=1e-6)
+    assert np.ptp(joints(placed, shaped) @ np.array(own.up), axis=1).max() < 0.5  # metres, of a body of 1.7
+
+
 @pytest.mark.parametrize("up", [(1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (0.0, -1.0, 0.0), (0.0, 0.0, -1.0)])
 def test_up_is_where_heads_point(up: tuple[float, float, float]) -> None:
     assert find_up(random_motion(20, up).poses) == up
