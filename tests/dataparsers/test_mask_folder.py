@@ -166,6 +166,9 @@ def test_exif_turns_masks_as_it_turns_images(tmp_path: Path, orientation: int, s
     shown = shown[:, ::-1] if "right" in (rows, columns) else shown
     assert np.array_equal(read_values(file) > 127, shown)
     assert mask_size(file) == image_size(file) == shown.shape[::-1]
+    cut = Image.fromarray(np.dstack([np.zeros((*PERSON.shape, 3), np.uint8), PERSON.astype(np.uint8) * 255]))
+    cut.save(tmp_path / "cut.png", exif=exif)
+    assert np.array_equal(read_values(tmp_path / "cut.png", "alpha") > 127, shown)
 
 
 # Of a capture ---------------------------------------------------------------
