@@ -11,8 +11,8 @@ import pytest
 from fmgs_dataparsers.capture import CaptureError
 from fmgs_dataparsers.parser import FMGSDataParser, FMGSDataParserConfig, open_capture
 from PIL import Image
-from support.known_person import HEIGHT, WIDTH, Person, mask, picture, which, write
-from support.layout_capture import easymocap, wham
+from support.known_person import HEIGHT, WIDTH, Person, mask, picture, view, which, write
+from support.layout_capture import easymocap, wham, zju_refined_unlisted
 
 from fmgs_nerfstudio.data import AvatarDataset
 
@@ -41,6 +41,18 @@ def test_frames_without_zeros_before_their_numbers(tmp_path: Path) -> None:
     for frame in frames:
         assert frame.pose_id == which(capture.image(frame)) == int(frame.stem) - 1
         assert np.array_equal(capture.mask(frame), mask(frame.pose_id))
+
+
+def test_folders_of_cameras_without_zeros_before_their_numbers(tmp_path: Path) -> None:
+    """The second calibration is of the second camera, 10, and not of 9."""
+    zju_refined_unlisted(tmp_path, Person())
+    root = tmp_path / "my_377"
+    for folder in ("images", "mask"):
+        for old, new in (("00", "9"), ("01", "10")):
+            (root / folder / old).rename(root / folder / new)
+    cameras = open_capture(root).cameras
+    assert np.allclose(cameras["9"].world_to_camera[:3, :3], view().R, atol=1e-6)
+    assert np.allclose(cameras["10"].world_to_camera[:3, :3], view(40.0).R, atol=1e-6)
 
 
 @pytest.mark.parametrize("mask_exif", [True, False])
