@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any, ClassVar
 
 import numpy as np
+import torch
 
 from fmgs_nerfstudio.arrays import Array
 
@@ -85,9 +86,24 @@ class _JoblibArray:
         return flat.reshape(self.shape[::-1]).T if self.order == "F" else flat.reshape(self.shape)
 
 
-_STAND_INS: dict[tuple[str, str], type] = {
+def _tensor_values(content: bytes) -> Any:
+    """Stands for `torch.storage._load_from_bytes`: the flat values behind a tensor, which torch opens as data."""
+    storage = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    return torch.empty(0, dtype=storage.dtype).set_(storage)
+
+
+def _tensor(values: torch.Tensor, offset: int, size: Sequence[int], stride: Sequence[int], *rest: Any) -> Array:
+    """Stands for `torch._utils._rebuild_tensor_v2`, and gives an array. That nothing beyond the values is seen, torch
+    looks after."""
+    return values.as_strided(tuple(size), tuple(stride), offset).clone().numpy()
+
+
+_STAND_INS: dict[tuple[str, str], Any] = {
     ("chumpy.ch", "Ch"): _ChumpyArray,
     ("joblib.numpy_pickle", "NumpyArrayWrapper"): _JoblibArray,
+    ("torch.storage", "_load_from_bytes"): _tensor_values,
+    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+    ("torch._utils", "_rebuild_parameter"): lambda values, *rest: values,
 }
 
 
@@ -149,6 +165,20 @@ def read_pickle(path: Path) -> Any:
             return _plain(_RestrictedUnpickler(file, encoding="latin1").load())
         except FAILURES as error:
             raise ValueError(f"{path} cannot be read as a pickle of plain arrays: {error}") from error
+
+
+def read_tensors(path: Path) -> Any:
+    """What `torch.save` wrote: tensors, numbers and containers.
+
+    Raises:
+        ValueError: as `read_pickle`.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FAILURES as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise ValueError(f"{path} cannot be read as a file of tensors: {error}") from error
 
 
 def read_joblib(path: Path) -> Any:

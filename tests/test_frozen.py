@@ -152,7 +152,13 @@ def test_an_animation_is_written(tmp_path: Path, frozen: FrozenAvatar, monkeypat
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [(("--motion", "nowhere.npz"), "does not exist"), (("--fps", "0"), "more than 0"), (("--size", "3"), "16 to 8192")],
+    [
+        (("--motion", "nowhere.npz"), "does not exist"),
+        (("--fps", "0"), "more than 0"),
+        (("--size", "3"), "16 to 8192"),
+        (("--video", "out.gif"), "ffmpeg -i out.mp4 -vf"),
+        (("--video", "out"), "is none of .mp4"),
+    ],
 )
 def test_mistakes_are_told(
     arguments: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path

@@ -13,6 +13,7 @@ import joblib
 import numpy as np
 import pytest
 import scipy.sparse
+import torch
 
 from fmgs_nerfstudio.unpickle import read_joblib, read_npz, read_numpy_object, read_pickle
 
@@ -109,3 +110,44 @@ def test_truncated_files_are_named(tmp_path: Path, kind: str) -> None:
 def test_named_entries_of_an_npz(tmp_path: Path) -> None:
     np.savez(tmp_path / "file.npz", a=np.arange(3), b=np.ones(2))
     assert list(read_npz(tmp_path / "file.npz", ["b", "c"])) == ["b"]
+
+
+def test_tensors_among_arrays(tmp_path: Path) -> None:
+    """numpy.save and pickle write tensors with a loader inside that would run anything; here they come as arrays."""
+    turned = torch.arange(12.0).reshape(3, 4).T[:, 1:]
+    content = {
+        "turned": turned,
+        "ids": torch.arange(5),
+        "seen": torch.tensor([True, False]),
+        "own": torch.nn.Parameter(turned),
+    }
+    save_npy(content, tmp_path / "file.npy")
+    joblib.dump(content, tmp_path / "file.pkl")
+    for back in (read_numpy_object(tmp_path / "file.npy"), read_joblib(tmp_path / "file.pkl")):
+        for name, value in content.items():
+            assert np.array_equal(back[name], value.detach().numpy()), name
+            assert back[name].dtype == value.detach().numpy().dtype
+
+
+class PayloadInStorage:
+    """A storage's bytes are a pickle of their own."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return torch.storage._load_from_bytes, (pickle.dumps(Payload()),)
+
+
+class BeyondItsValues:
+    """A tensor that says it is larger than what is stored."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        whole, (storage, _, _, _, *rest) = torch.arange(4.0).__reduce_ex__(2)
+        return whole, (storage, 0, (1000, 1000), (1000, 1), *rest)
+
+
+@pytest.mark.parametrize("value", [PayloadInStorage(), BeyondItsValues()])
+def test_tensors_that_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_pickle({"pose": value}, tmp_path / "file.pkl")
+    with pytest.raises(ValueError, match=r"file\.pkl cannot be read"):
+        read_pickle(tmp_path / "file.pkl")
+    assert not (tmp_path / "payload_ran").exists()

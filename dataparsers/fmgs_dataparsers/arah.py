@@ -18,8 +18,8 @@ import numpy as np
 from fmgs_dataparsers.assemble import Calibration, ReadOptions, Recording, Shot, assemble, monocular
 from fmgs_dataparsers.capture import Capture, CaptureError, Split
 from fmgs_dataparsers.conventions import BodyFile, Fit, PixelCentres, world_to_camera
-from fmgs_dataparsers.files import arrays, by_name, entries, images_in, number, read_json, read_npz
-from fmgs_dataparsers.masks import ImageMask
+from fmgs_dataparsers.files import arrays, by_name, entries, images_in, natural, number, read_json, read_npz
+from fmgs_dataparsers.masks import NonzeroMask
 from fmgs_dataparsers.own_video import row_of
 from fmgs_dataparsers.people_snapshot import gender_of, read_camera
 from fmgs_dataparsers.protocols import choose
@@ -52,14 +52,14 @@ def _read_zju(root: Path, options: ReadOptions) -> Capture:
     names = [name for name, folder in folders.items() if folder is not None]
     if not names:
         raise CaptureError(f"{root} has none of the folders of cam_params.json: {', '.join(calibrations)}")
-    images = {name: sorted((folders[name] or root).glob("*.jpg")) for name in names}
+    images = {name: sorted((folders[name] or root).glob("*.jpg"), key=natural) for name in names}
     stems = [image.stem for image in max(images.values(), key=len)]
     split = choose(options.protocol, "humannerf", root, names, len(stems))
 
     def shot(camera: int, i: int) -> Shot:
         folder = folders[names[camera]] or root
         mask = folder / f"{stems[i]}.png"
-        source = ImageMask(mask, "nonzero") if mask.is_file() else None
+        source = NonzeroMask(mask) if mask.is_file() else None
         return Shot(names[camera], folder / f"{stems[i]}.jpg", source, i)
 
     shots: dict[Split, list[Shot]] = {
@@ -75,9 +75,9 @@ def _read_snapshot(root: Path, options: ReadOptions) -> Capture:
     images = images_in(root / "image")
     mask_of = by_name((root / "mask").glob("*.png"))
 
-    def mask(i: int) -> ImageMask | None:
+    def mask(i: int) -> NonzeroMask | None:
         file = mask_of(images[i])
-        return ImageMask(file, "nonzero") if file else None
+        return NonzeroMask(file) if file else None
 
     body = options.body(root, gender_of(root))
     models = root / "animnerf_models"

@@ -13,13 +13,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import cv2
 import numpy as np
-from jaxtyping import Float
+import torch
+from jaxtyping import Bool, Float
 from nerfstudio.utils.rich_utils import CONSOLE
+from rich.markup import escape
 
 from fmgs_dataparsers.capture import Capture, CaptureError, Frame, LeftOut, PinholeCamera, Split
 from fmgs_dataparsers.conventions import BodyFile, Fit, PixelCentres, our_intrinsics, upward
 from fmgs_dataparsers.files import IMAGE_SUFFIXES, image_size, is_whole
+from fmgs_dataparsers.mask_folder import FolderMask, MaskFolder, alpha_of, around
 from fmgs_dataparsers.masks import MaskSource, NoMask, PriorMask
 from fmgs_dataparsers.protocols import ChosenSplit, choose
 from fmgs_nerfstudio.arrays import Array
@@ -28,6 +32,8 @@ from fmgs_nerfstudio.maps.maps import Priors, open_priors
 Gender = Literal["auto", "neutral", "male", "female"]
 CAMERA = "camera"
 """Name of the camera of a capture that has one."""
+_FRAMES_FOR_IDS = 8
+_NEAREST = 0.1  # metres before a camera
 _LEAST_COVERAGE = 1e-4  # share of an image below which its mask holds no person
 
 
@@ -99,8 +105,10 @@ def assemble(recording: Recording, options: ReadOptions) -> Capture:
         CaptureError: no training image can be used.
     """
     priors = open_priors(recording.root)
+    bare = dict.fromkeys(shot.image for members in recording.shots.values() for shot in members if shot.mask is None)
+    cut_outs = alpha_of([image for image in bare if image.is_file()])
     shots: dict[Split, list[Shot]] = {
-        split: [_with_mask(shot, priors, options.need_masks) for shot in members]
+        split: [_with_mask(shot, cut_outs, priors, options.need_masks) for shot in members]
         for split, members in recording.shots.items()
     }
     checks = _Checks(recording, [shot for members in shots.values() for shot in members])
@@ -208,6 +216,7 @@ class _Checks:
                 fault = broken.get(shot.frame_index) or _size_fault(shot, sizes[shot], self.sizes[shot.camera])
                 if fault is not None:
                     self.faults[shot] = fault
+        self._settle_masks(recording, unique)
         for size in set(self.sizes.values()):
             alike = [shot for shot in unique if shot not in self.faults and self.sizes[shot.camera] == size]
             self.faults |= _without_person(alike)
@@ -221,6 +230,33 @@ class _Checks:
         if not is_whole(shot.image):
             self.faults[shot] = ("unreadable", f"{shot.image} is truncated; copy it again from its source")
         return size
+
+    def _settle_masks(self, recording: Recording, shots: Sequence[Shot]) -> None:
+        """Say what the masks of each folder mean; where that is ids, find the person by the body of some frames."""
+        folders: dict[MaskFolder, list[tuple[Shot, FolderMask]]] = {}
+        for shot in shots:
+            if isinstance(shot.mask, FolderMask) and shot not in self.faults:
+                folders.setdefault(shot.mask.folder, []).append((shot, shot.mask))
+        for folder, members in folders.items():
+            told = folder.meaning.told
+            if len(folder.meaning.ids) > 1 and not folder.inverted:
+                some = members[:: -(-len(members) // _FRAMES_FOR_IDS)]
+                told = folder.choose_person(
+                    (mask.values(), self._body(recording, shot, mask.size())) for shot, mask in some
+                )
+            if told:
+                CONSOLE.log(escape(f"{folder.place}: masks {told}"))
+
+    def _body(self, recording: Recording, shot: Shot, size: tuple[int, int]) -> Bool[Array, "H W"]:
+        """Where the fitted body is in an image; half a pixel does not matter here."""
+        fit, body, camera = self.fits[shot.frame_index], recording.body, recording.cameras[shot.camera]
+        values = (fit.betas, fit.pose, fit.pelvis - body.joints(fit.betas)[0])
+        vertices = body.model.vertices(*(torch.from_numpy(value).float() for value in values)).numpy()
+        local = vertices @ camera.world_to_camera[:3, :3].T + camera.world_to_camera[:3, 3]
+        local = local[local[:, 2] > _NEAREST]
+        distortion = np.zeros(5) if camera.distortion is None else camera.distortion
+        pixels = cv2.projectPoints(local.reshape(-1, 1, 3), np.zeros(3), np.zeros(3), camera.K, distortion)[0]
+        return around(pixels.reshape(-1, 2), *size)
 
     def _fits(self, fit: Callable[[int], Fit], indices: Sequence[int]) -> dict[int, tuple[str, str]]:
         broken = {}
@@ -279,9 +315,12 @@ def _most_common(sizes: Iterable[tuple[int, int] | None]) -> tuple[int, int]:
     return counts.most_common(1)[0][0] if counts else (0, 0)
 
 
-def _with_mask(shot: Shot, priors: Priors | None, needed: bool) -> Shot:
-    """Its own mask, else that among the prior maps, else none, or `NoMask` where none is needed."""
+def _with_mask(shot: Shot, cut_outs: MaskFolder | None, priors: Priors | None, needed: bool) -> Shot:
+    """Its own mask, else its image's alpha, else that among the prior maps, else none, or `NoMask` where none is
+    needed."""
     mask, stem = shot.mask, shot.image.stem
+    if mask is None and cut_outs is not None:
+        mask = cut_outs.mask(shot.image)
     if mask is None and priors is not None and priors.exists("mask", shot.camera, stem):
         mask = PriorMask(priors, shot.camera, stem)
     if not needed and (mask is None or not mask.file.exists()):

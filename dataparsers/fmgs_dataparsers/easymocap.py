@@ -6,7 +6,7 @@ Rh and Th turn about the origin, as in ZJU-MoCap. Of several people, the one see
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,17 @@ import cv2
 from fmgs_dataparsers.assemble import Calibration, ReadOptions, Recording, Shot, assemble
 from fmgs_dataparsers.capture import Capture, CaptureError, Split
 from fmgs_dataparsers.conventions import Fit, PixelCentres, world_to_camera
-from fmgs_dataparsers.files import array, arrays, by_name, entries, images_in, number, read_json
-from fmgs_dataparsers.masks import ImageMask
+from fmgs_dataparsers.files import array, arrays, by_name, entries, images_in, natural, number, read_json
+from fmgs_dataparsers.mask_folder import MaskFolder
+from fmgs_dataparsers.masks import MaskSource, NonzeroMask
 from fmgs_dataparsers.protocols import choose
 
 NAME = "easymocap"
 SIGNATURE = "intri.yml, extri.yml, images/<camera>/ and output/smpl/*.json"
 PIXEL_CENTRES: PixelCentres = "whole"
 """Calibrated, written and read with OpenCV."""
-_MASKS = ("mask", "masks", "mask-schp", "mask_cihp")
+_PARSED = ("mask-schp", "mask_cihp")  # body parts
+_MASKS = ("mask", "masks", *_PARSED)
 
 
 def matches(root: Path) -> bool:
@@ -38,11 +40,13 @@ def read(root: Path, options: ReadOptions) -> Capture:
         CaptureError: a file is missing, truncated, or not what the layout says; names it.
         FileNotFoundError: no body model.
     """
-    calibrations = _calibrations(root)
-    images = {name: images_in(root / "images" / name) for name in calibrations}
-    names = [name for name in calibrations if images[name]]
+    known = _matrices(root / "intri.yml")
+    (cameras,) = entries(root / "intri.yml", known, "names")
+    images = {name: images_in(root / "images" / name) for name in cameras}
+    names = [name for name in cameras if images[name]]
     if not names:
-        raise CaptureError(f"{root / 'images'} has no images of the cameras {', '.join(calibrations)}")
+        raise CaptureError(f"{root / 'images'} has no images of the cameras {', '.join(cameras)}")
+    calibrations = _calibrations(root, known, names)
     first = max(images.values(), key=len)
     split = choose(options.protocol, "last-fifth", root, names, len(first))
     masks = {name: _mask_finder(root, name) for name in names}
@@ -50,8 +54,7 @@ def read(root: Path, options: ReadOptions) -> Capture:
     def shot(camera: int, i: int) -> Shot:
         name = names[camera]
         image = root / "images" / name / first[i].name
-        mask = masks[name](image)
-        return Shot(name, image, ImageMask(mask, "nonzero") if mask else None, i)
+        return Shot(name, image, masks[name](image), i)
 
     shots: dict[Split, list[Shot]] = {
         name: [shot(camera, i) for camera, i in members] for name, members in split.indices.items()
@@ -78,7 +81,7 @@ def read(root: Path, options: ReadOptions) -> Capture:
 
 def _results(root: Path) -> list[Path]:
     folders = (root / "output" / "smpl", root / "output" / "smpl" / "smpl", root / "output-smpl-3d" / "smpl")
-    return next((files for folder in folders if (files := sorted(folder.glob("*.json")))), [])
+    return next((files for folder in folders if (files := sorted(folder.glob("*.json"), key=natural))), [])
 
 
 def _people(path: Path) -> Mapping[Any, dict[str, Any]]:
@@ -90,15 +93,24 @@ def _people(path: Path) -> Mapping[Any, dict[str, Any]]:
         raise CaptureError(f"{path} is no list of people with id, Rh, Th, poses, shapes: {error}") from error
 
 
-def _mask_finder(root: Path, camera: str) -> Any:
+def _mask_finder(root: Path, camera: str) -> Callable[[Path], MaskSource | None]:
     folder = next((root / name / camera for name in _MASKS if (root / name / camera).is_dir()), None)
-    return by_name(images_in(folder) if folder else [])
+    files = images_in(folder) if folder else []
+    find, masks = by_name(files), MaskFolder(files)
+
+    def mask(image: Path) -> MaskSource | None:
+        file = find(image)
+        if file is None or folder is None:
+            return None
+        return NonzeroMask(file) if folder.parent.name in _PARSED else masks.mask(file)
+
+    return mask
 
 
-def _calibrations(root: Path) -> dict[str, Calibration]:
+def _calibrations(root: Path, intri: Mapping[str, Any], names: Sequence[str]) -> dict[str, Calibration]:
+    """Of the cameras that have images: what a file says of others does not matter."""
     intri_file, extri_file = root / "intri.yml", root / "extri.yml"
-    intri, extri = _matrices(intri_file), _matrices(extri_file)
-    (names,) = entries(intri_file, intri, "names")
+    extri = _matrices(extri_file)
     calibrations = {}
     for name in names:
         (K,) = arrays(intri_file, intri, **{f"K_{name}": (3, 3)})

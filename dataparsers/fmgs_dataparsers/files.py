@@ -16,6 +16,11 @@ from fmgs_nerfstudio import unpickle
 from fmgs_nerfstudio.arrays import Array
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+_OTHER_SUFFIXES = frozenset(
+    f".{name}"
+    for name in "heic heif avif jxl jp2 gif exr psd dng cr2 cr3 nef arw raf orf rw2".split()  # noqa: SIM905
+)
+"""Pictures that people have and that OpenCV does not read everywhere."""
 _EXIF_ORIENTATION = 0x0112
 _T = TypeVar("_T")
 
@@ -46,6 +51,11 @@ def read_joblib(path: Path) -> Any:
 def read_npy(path: Path) -> Any:
     """A `.npy` array, or the object pickled in it, through the restricted unpickler."""
     return _read(unpickle.read_numpy_object, path)
+
+
+def read_tensors(path: Path) -> Any:
+    """A file of tensors, which torch opens as data."""
+    return _read(unpickle.read_tensors, path)
 
 
 def read_npz(path: Path, keys: Sequence[str] = ()) -> dict[str, Any]:
@@ -110,9 +120,28 @@ def _numbers(path: Path, name: str, value: Any) -> Array:
         raise CaptureError(f"{path}: {name} holds something else than numbers: {error}") from error
 
 
+def natural(name: Path | str) -> tuple[tuple[int, str], ...]:
+    """Sorts names as people count: frame_2 before frame_10."""
+    parts = re.split(r"(\d+)", str(name))  # words at even places, numbers at odd ones
+    return (*((int(part), "") if i % 2 else (0, part) for i, part in enumerate(parts)), (0, str(name)))
+
+
 def images_in(folder: Path) -> list[Path]:
-    """Image files of a folder, in the order of their names."""
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES) if folder.is_dir() else []
+    """Image files of a folder, in the natural order of their names.
+
+    Raises:
+        CaptureError: all its pictures are of formats that are not read.
+    """
+    files = sorted(folder.iterdir(), key=natural) if folder.is_dir() else []
+    images = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
+    others = [path for path in files if path.suffix.lower() in _OTHER_SUFFIXES]
+    if others and not images:
+        suffix = others[0].suffix
+        raise CaptureError(
+            f"{folder} holds {len(others)} {suffix} files, which cannot be read. Convert them, for example with "
+            f"ImageMagick: magick mogrify -format jpg {folder / ('*' + suffix)}"
+        )
+    return images
 
 
 def number(name: str) -> int | None:
@@ -136,15 +165,33 @@ def by_name(files: Iterable[Path]) -> Callable[[Path], Path | None]:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Width and height as OpenCV will decode the image; only its header is read."""
+    """Width and height as `decode` gives it; only its header is read."""
     try:
         with Image.open(path) as image:
-            turned = "exif" in image.info and image.getexif().get(_EXIF_ORIENTATION, 1) >= 5
-            return (image.height, image.width) if turned else (image.width, image.height)
+            return image.size if _orientation(image) < 5 else image.size[::-1]
     except FileNotFoundError as error:
         raise CaptureError(f"{path} is missing") from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise CaptureError(f"{path} cannot be read as an image") from error
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF's, 1 to 8; of a header, since `Image.load` may find another one behind the pixels."""
+    return int(image.getexif().get(_EXIF_ORIENTATION, 1)) if "exif" in image.info else 1
+
+
+def turned(path: Path, pixels: Array) -> Array:
+    """Pixels [H, W, ...] as the file has them, held as its EXIF orientation says. For every reader of images: which
+    formats OpenCV and others turn depends on their version."""
+    with Image.open(path) as image:
+        orientation = _orientation(image)
+    if orientation >= 5:
+        pixels = np.swapaxes(pixels, 0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)
 
 
 def is_whole(path: Path) -> bool:
@@ -166,8 +213,9 @@ def is_whole(path: Path) -> bool:
 
 
 def decode(path: Path, flags: int) -> Array:
-    """An image as OpenCV reads it."""
-    image: Any = cv2.imread(str(path), flags)  # None where it cannot, though its types do not say so
+    """An image as OpenCV reads it, held as its EXIF orientation says."""
+    # None where it cannot, though its types do not say so.
+    image: Any = cv2.imread(str(path), flags if flags < 0 else flags | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
         raise CaptureError(f"{path} cannot be read as an image; copy it again from its source")
-    return image
+    return turned(path, image)

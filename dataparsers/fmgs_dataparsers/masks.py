@@ -6,19 +6,14 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
-import cv2
 import h5py
 import numpy as np
-from jaxtyping import Float
 
-from fmgs_dataparsers.files import CaptureError, decode, image_size, is_whole
-from fmgs_nerfstudio.arrays import Array
+from fmgs_dataparsers.files import CaptureError, image_size
+from fmgs_dataparsers.mask_folder import Mask, mask_size, read_values
 from fmgs_nerfstudio.maps.maps import Priors
-from fmgs_nerfstudio.unpickle import FAILURES
-
-Mask = Float[Array, "H W"]
 
 
 class MaskSource(Protocol):
@@ -58,55 +53,16 @@ class NoMask:
 
 
 @dataclass(frozen=True)
-class ImageMask:
-    """An image file."""
+class NonzeroMask:
+    """An image whose layout says: a person wherever a value is not 0, hard."""
 
     file: Path
-    rule: Literal["nonzero", "soft", "inverted"]
-    """nonzero: a person wherever any channel is not 0, hard. soft: the value is the coverage. inverted: a person where
-    it is dark, hard."""
 
     def size(self) -> tuple[int, int]:
-        size = image_size(self.file)
-        if not is_whole(self.file):
-            raise CaptureError(f"{self.file} is truncated; copy it again from its source")
-        return size
+        return mask_size(self.file)
 
     def read(self) -> Mask:
-        image = decode(self.file, cv2.IMREAD_UNCHANGED)
-        values = image[..., :3].max(axis=-1) if image.ndim == 3 else image
-        if self.rule == "nonzero":
-            return (values != 0).astype(np.float32)
-        if self.rule == "inverted":
-            return (values < 128).astype(np.float32)
-        return _coverage(values)
-
-
-@dataclass(frozen=True)
-class ArrayMask:
-    """A `.npy` file: 0 and 1, 0 and 255, booleans, or coverage."""
-
-    file: Path
-    inverted: bool = False
-
-    def size(self) -> tuple[int, int]:
-        shape = self._open().shape
-        return shape[1], shape[0]
-
-    def read(self) -> Mask:
-        coverage = _coverage(np.asarray(self._open()))
-        return 1 - coverage if self.inverted else coverage
-
-    def _open(self) -> Array:
-        try:
-            array = np.load(self.file, mmap_mode="r", allow_pickle=False)
-        except FAILURES as error:
-            raise CaptureError(f"{self.file} cannot be read as a mask: {error}") from error
-        if array.ndim == 3 and 1 in (array.shape[0], array.shape[-1]):
-            array = array[0] if array.shape[0] == 1 else array[..., 0]
-        if array.ndim != 2 or array.dtype.kind not in "biuf":
-            raise CaptureError(f"{self.file}: expected a mask [H, W] of numbers, found {array.shape} {array.dtype}")
-        return array
+        return (read_values(self.file) != 0).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -183,7 +139,7 @@ class PriorMask:
         return self.priors.path("mask", self.camera, self.stem)
 
     def size(self) -> tuple[int, int]:
-        return (ArrayMask(self.file) if self.file.suffix == ".npy" else ImageMask(self.file, "soft")).size()
+        return mask_size(self.file)
 
     def read(self) -> Mask:
         return self.priors.read("mask", self.camera, self.stem)
@@ -234,10 +190,3 @@ def _dataset(path: Path, content: h5py.File) -> h5py.Dataset:
     if not isinstance(found, h5py.Dataset) or found.ndim != 3 or found.dtype.kind not in "biuf":
         raise CaptureError(f"{path}: expected a dataset 'masks' [N, H, W] of numbers")
     return found
-
-
-def _coverage(values: Array) -> Mask:
-    top = 1.0
-    if values.dtype.kind in "iu" and values.max(initial=0) > 1:
-        top = 255.0 if values.max() <= 255 else 65535.0
-    return np.clip(values.astype(np.float32) / np.float32(top), 0, 1)

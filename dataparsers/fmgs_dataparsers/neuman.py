@@ -18,7 +18,7 @@ from fmgs_dataparsers.assemble import Calibration, ReadOptions, monocular
 from fmgs_dataparsers.capture import Capture, CaptureError
 from fmgs_dataparsers.conventions import BodyFile, Fit, PixelCentres, checked, rotation, seen_from
 from fmgs_dataparsers.files import array, by_name, entries, images_in, number, read_joblib, read_npy, read_npz, stack
-from fmgs_dataparsers.masks import ArrayMask, ImageMask, MaskSource
+from fmgs_dataparsers.mask_folder import FolderMask, MaskFolder
 from fmgs_dataparsers.own_video import longest_track, row_of
 from fmgs_dataparsers.protocols import BLACK, ChosenSplit
 from fmgs_nerfstudio.arrays import Array
@@ -127,20 +127,15 @@ def _hugs(root: Path, body: BodyFile, images: list[Path]) -> _Placed:
     return placed
 
 
-def _masks(root: Path, images: list[Path]) -> Callable[[int], MaskSource | None]:
+def _masks(root: Path, images: list[Path]) -> Callable[[int], FolderMask | None]:
     sam = images_in(root / "4d_humans" / "sam_segmentations")
-    inverted = not sam
     folder = root / "segmentations"
     files = sam or [*images_in(folder), *folder.glob("*.npy")]
-    find = by_name(files)
+    find, masks = by_name(files), MaskFolder(files, inverted=not sam)
 
-    def mask(i: int) -> MaskSource | None:
+    def mask(i: int) -> FolderMask | None:
         file = sam[i] if len(sam) == len(images) else find(images[i])
-        if file is None:
-            return None
-        return (
-            ArrayMask(file, inverted) if file.suffix == ".npy" else ImageMask(file, "inverted" if inverted else "soft")
-        )
+        return masks.mask(file) if file else None
 
     return mask
 

@@ -13,27 +13,26 @@ import numpy as np
 from fmgs_dataparsers.assemble import Calibration
 from fmgs_dataparsers.capture import CaptureError
 from fmgs_dataparsers.conventions import centred_intrinsics
-from fmgs_dataparsers.files import IMAGE_SUFFIXES, by_name, entries, image_size, number
-from fmgs_dataparsers.masks import ArrayMask, ImageMask, MaskSource
+from fmgs_dataparsers.files import IMAGE_SUFFIXES, by_name, entries, image_size, natural, number
+from fmgs_dataparsers.mask_folder import FolderMask, MaskFolder
 
 _FOLDERS = ("masks", "mask")
 
 
-def masks_beside(root: Path, images: Sequence[Path]) -> Callable[[int], MaskSource | None]:
-    """Masks in `masks/`: images (values are coverage) or `.npy`, with the image's stem or number.
+def masks_beside(root: Path, images: Sequence[Path]) -> Callable[[int], FolderMask | None]:
+    """Masks in `masks/`: images or `.npy`, with the image's stem or number.
 
     Without that folder, masks are looked for among the capture's prior maps.
     """
     folder = next((root / name for name in _FOLDERS if (root / name).is_dir()), None)
     if folder is None:
         return lambda i: None
-    find = by_name(path for path in folder.iterdir() if path.suffix.lower() in (*IMAGE_SUFFIXES, ".npy"))
+    files = sorted((path for path in folder.iterdir() if path.suffix.lower() in (*IMAGE_SUFFIXES, ".npy")), key=natural)
+    find, masks = by_name(files), MaskFolder(files)
 
-    def mask(i: int) -> MaskSource | None:
+    def mask(i: int) -> FolderMask | None:
         file = find(images[i])
-        if file is None:
-            return None
-        return ArrayMask(file) if file.suffix == ".npy" else ImageMask(file, "soft")
+        return masks.mask(file) if file else None
 
     return mask
 
@@ -96,7 +95,7 @@ def rows_by_frame(path: Path, names: Sequence[str], images: Sequence[Path]) -> d
     Names match where every one is an image's stem, or every image has one; else, where there are as many, by order;
     else by the number in them, counted from 1 where the last image's says so.
     """
-    ordered = sorted(names)
+    ordered = sorted(names, key=natural)
     stems = {Path(name).stem: name for name in ordered}
     shown = {image.stem for image in images}
     if stems.keys() <= shown or shown <= stems.keys():

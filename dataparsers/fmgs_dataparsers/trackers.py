@@ -17,7 +17,7 @@ import numpy as np
 from fmgs_dataparsers.assemble import ReadOptions, monocular
 from fmgs_dataparsers.capture import Capture, CaptureError
 from fmgs_dataparsers.conventions import N_BETAS, BodyFile, Fit, PixelCentres, axis_angle
-from fmgs_dataparsers.files import array, arrays, entries, read_joblib, read_npz, stack
+from fmgs_dataparsers.files import array, arrays, entries, natural, read_joblib, read_npz, stack
 from fmgs_dataparsers.masks import MaskSource, RleMask
 from fmgs_dataparsers.own_video import (
     centred_camera,
@@ -49,7 +49,7 @@ class Tracker:
         """The file, or the folder of files."""
         for pattern in self._files:
             for found in (root.glob(pattern), root.glob(f"*/{pattern}")):
-                if path := next(iter(sorted(found)), None):
+                if path := next(iter(sorted(found, key=natural)), None):
                     return path.parent if "/" in pattern else path  # a file for each image
         return None
 
@@ -150,7 +150,7 @@ def _read_romp(path: Path, body: BodyFile, images: list[Path]) -> tuple[dict[int
     if path.is_file():
         (content,) = entries(path, read_npz(path, ["results"]), "results")
     else:
-        content = {file.name: file for file in sorted(path.glob("*.npz"))}
+        content = {file.name: file for file in sorted(path.glob("*.npz"), key=natural)}
     if not isinstance(content, dict):
         raise CaptureError(f"{path} is no result of ROMP: expected {{frame: {{'smpl_thetas', 'cam_trans', ...}}}}")
     fits = {}

@@ -22,6 +22,12 @@ _SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
 _DRAWN = ("output", "1_incam", "2_global", "phalp_", "romp_", "bev_", "wham_")
 _COPY = "0_input_video"
 _CACHE = "video_frames"
+_HDR = {16: "PQ, smpte2084", 18: "HLG, arib-std-b67"}
+"""Transfer curves of HDR, by their numbers in ITU-T H.273."""
+_TO_SDR = (
+    "zscale=t=linear:npl=100,format=gbrpf32le,zscale=p=bt709,tonemap=hable:desat=0,"
+    "zscale=t=bt709:m=bt709:r=tv,format=yuv420p"
+)
 
 
 def source_frames(root: Path) -> list[Path]:
@@ -89,6 +95,13 @@ def _write_frames(video: Path, folder: Path) -> None:
     with av.open(str(video)) as container:
         if not container.streams.video:
             raise CaptureError(f"{video} has no pictures in it; copy it again from its source")
+        curve = _HDR.get(container.streams.video[0].codec_context.color_trc)
+        if curve is not None:
+            other = video.with_name(f"{video.stem}_sdr.mp4")
+            raise CaptureError(
+                f"{video} is HDR ({curve}); its colours would come out pale. Convert it, and take it out of the "
+                f"folder: ffmpeg -i {video} -vf {_TO_SDR} -crf 16 {other}"
+            )
         for i, frame in enumerate(container.decode(video=0)):
             turned = np.rot90(frame.to_ndarray(format="bgr24"), frame.rotation // 90)  # phones turn the picture
             path = folder / f"{i:06d}.jpg"

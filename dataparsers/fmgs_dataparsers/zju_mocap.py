@@ -17,7 +17,7 @@ from fmgs_dataparsers.assemble import Calibration, ReadOptions, Recording, Shot,
 from fmgs_dataparsers.capture import Capture, CaptureError, Split
 from fmgs_dataparsers.conventions import BodyFile, Fit, PixelCentres, world_to_camera
 from fmgs_dataparsers.files import arrays, entries, read_npy
-from fmgs_dataparsers.masks import ImageMask, MaskSource, UnionMask
+from fmgs_dataparsers.masks import MaskSource, NonzeroMask, UnionMask
 from fmgs_dataparsers.protocols import choose
 
 NAME = "zju-mocap"
@@ -111,7 +111,7 @@ def _mask(root: Path, image: PurePosixPath) -> MaskSource | None:
     """The union of the two sets, as HumanNeRF does; the refined release has its masks where its images are."""
     inner = PurePosixPath(*image.parts[1:]) if image.parts[0] == "images" else image
     files = [(root / folder / inner).with_suffix(".png") for folder in ("mask_cihp", "mask", "schp")]
-    parts = tuple(ImageMask(file, "nonzero") for file in files if file.is_file())
+    parts = tuple(NonzeroMask(file) for file in files if file.is_file())
     return UnionMask(parts[:2]) if len(parts) > 1 else next(iter(parts), None)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from fmgs_dataparsers.assemble import ReadOptions
 from fmgs_dataparsers.capture import Capture, CaptureError
 from fmgs_dataparsers.conventions import PixelCentres
-from fmgs_dataparsers.files import entries, images_in, read_npy
+from fmgs_dataparsers.files import entries, images_in, natural, read_npy
 from fmgs_dataparsers.zju_mocap import listed, read_annotated
 
 NAME = "zju-mocap-refined"
@@ -39,7 +39,7 @@ def read(root: Path, options: ReadOptions) -> Capture:
     if "ims" in content:
         images = listed(annots, content["ims"])
     else:
-        folders = sorted(path for path in (root / "images").glob("*") if path.is_dir())
+        folders = sorted((path for path in (root / "images").glob("*") if path.is_dir()), key=natural)
         frames = [image.name for image in max(map(images_in, folders), key=len, default=[])]
         if not frames:
             raise CaptureError(f"{annots} lists no images and {root / 'images'} has no folders of cameras with images")

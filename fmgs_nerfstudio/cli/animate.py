@@ -13,7 +13,7 @@ import tyro
 from rich.progress import track
 
 from fmgs_nerfstudio.cli.errors import in_one_line
-from fmgs_nerfstudio.evaluation.pictures import Image, write_mp4
+from fmgs_nerfstudio.evaluation.pictures import VIDEO_SUFFIXES, Image, write_mp4
 from fmgs_nerfstudio.evaluation.runs import RunError, open_run
 from fmgs_nerfstudio.export.animation import OutputName, perform, write_pngs
 from fmgs_nerfstudio.frozen import FrozenAvatar
@@ -26,8 +26,7 @@ from fmgs_nerfstudio.motion.readers import Reading, read_motion
 class Animate:
     """Render a trained avatar in the poses of a motion file, as a video or as PNGs.
 
-    Motions: AMASS .npz (SMPL-H, SMPL-X), AIST++ .pkl, PeopleSnapshot and InstantAvatar poses (.npz), any capture's
-    folder.
+    Motions: AMASS, MoSh++, AIST++, EDGE, MDM, WHAM, GVHMR, TRAM, PeopleSnapshot, InstantAvatar, any capture's folder.
     """
 
     run: Annotated[Path, tyro.conf.Positional]
@@ -35,7 +34,7 @@ class Animate:
     motion: Path | None = None
     """Motion file, or a capture's folder. Default: the run's own capture, with the poses that training refined."""
     video: Path | None = None
-    """Video file to write (mp4). Default: animations/MOTION.mp4 in the run's folder, unless --frames is given."""
+    """Video to write (mp4, m4v, mov, mkv). Default: animations/MOTION.mp4 in the run's folder, unless with --frames."""
     frames: Path | None = None
     """Folder to write PNGs to: 000000.png and so on."""
     outputs: tuple[OutputName, ...] = ("rgb",)
@@ -132,6 +131,13 @@ def _check(animate: Animate) -> None:
         raise MotionError(f"--size is {animate.size}; expected 16 to 8192 pixels")
     if animate.zoom is not None and not animate.zoom > 0:
         raise MotionError(f"--zoom is {animate.zoom}; expected more than 0")
+    if animate.video is not None and (suffix := animate.video.suffix.lower()) not in VIDEO_SUFFIXES:
+        mp4 = animate.video.with_suffix(".mp4")
+        palette = '-vf "split[a][b];[a]palettegen[p];[b][p]paletteuse" ' if suffix == ".gif" else ""
+        raise MotionError(
+            f"--video {animate.video} is none of {', '.join(VIDEO_SUFFIXES)}; write {mp4}, and convert it: "
+            f"ffmpeg -i {mp4} {palette}{animate.video}"
+        )
     if not animate.outputs:
         raise MotionError("--outputs names no map; expected one or more, such as rgb")
 

@@ -56,6 +56,8 @@ class Export:
     """Degree of the splats' spherical harmonics. 0: no dependence on the view, a quarter of the size."""
     splat_steps: int = 600
     """Steps that fit the splats to our renders, because viewers draw every back face. 0 exports surfels as they are."""
+    turn_splats: bool = False
+    """Turn the splats by half a turn about z, which SuperSplat takes back: there the person then stands upright."""
     clamp_pose_input: bool = False
     """Limit what the pose-dependent fields see to the range of training."""
     geometry: bool = True
@@ -82,7 +84,7 @@ def run(export: Export) -> None:
     name = "avatar" if export.frame is None else f"avatar_{export.frame:06d}"
     if "splats" in export.formats:
         splats = posed_splats(avatar, posed, export.sh_degree, export.splat_steps)
-        write_splats(*splats, out / f"{name}_splats.ply")
+        write_splats(*(splats.half_turned() if export.turn_splats else splats), out / f"{name}_splats.ply")
         psnr = picture_psnr(avatar.model, posed, splats)
         print(f"Wrote {out / f'{name}_splats.ply'}: drawn by other programs, PSNR {psnr:.1f} dB against our pictures")
     if "glb" in export.formats:

@@ -94,6 +94,10 @@ def orbit(camera: Cameras, centre: Float[Tensor, "3"], up: Float[Tensor, "3"], a
     )  # fmt: skip
 
 
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv")
+"""Files that `write_mp4` can write."""
+
+
 def write_mp4(frames: Iterable[Image], path: Path, fps: float) -> None:
     """H.264 that browsers play; frames of one size, odd sizes cut by a pixel."""
     with atomic_path(path) as temporary, av.open(str(temporary), "w") as container:

@@ -17,8 +17,9 @@ from fmgs_nerfstudio.routes import OPEN
 DIRECTIONS = 64
 _FAR = 1e4  # metres; from there all surfels are seen in one direction
 _BEHIND = 0.02  # weight of directions that look at a surfel's back
-# The 3DGS format's basis has these signs (the Condon-Shortley phase); ours has none.
-_SIGNS = (-1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1)
+ODD_ORDERS = (-1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1)
+"""-1 at spherical harmonics of odd order, from degree 1 on. The 3DGS format's basis has these signs, ours has none
+(the Condon-Shortley phase)."""
 SH_C0 = 0.28209479177387814
 
 
@@ -62,4 +63,4 @@ def spherical_harmonics_of(seen: Seen, count: int = 1 + SH_DIM) -> Float[Tensor,
 def format_basis(directions: Float[Tensor, "K 3"]) -> Float[Tensor, "K 16"]:
     """The 3DGS format's spherical harmonics of degree 0 to 3, at unit vectors from the camera."""
     constant = directions.new_full((len(directions), 1), SH_C0)
-    return torch.cat([constant, spherical_harmonics(directions) * directions.new_tensor(_SIGNS)], dim=1)
+    return torch.cat([constant, spherical_harmonics(directions) * directions.new_tensor(ODD_ORDERS)], dim=1)

@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from fmgs_nerfstudio.export.baking import format_basis
+from fmgs_nerfstudio.export.baking import ODD_ORDERS, format_basis
 from fmgs_nerfstudio.files import atomic_path
 from fmgs_nerfstudio.rendering import Camera, Layer, rasterize_finer
 from fmgs_nerfstudio.routes import PosedSurfels
@@ -28,6 +28,13 @@ class Splats(NamedTuple):
     surfels: PosedSurfels
     sh: Float[Tensor, "N K 3"]
     """Spherical harmonics of colour - 0.5, in the 3DGS format's basis."""
+
+    def half_turned(self) -> Splats:
+        """About z: x and y change sign, and so do harmonics of odd order."""
+        turn = self.surfels.means.new_tensor([-1, -1, 1])
+        surfels = self.surfels._replace(means=self.surfels.means * turn, tangents=self.surfels.tangents * turn[:, None])
+        signs = self.sh.new_tensor([1, *ODD_ORDERS])[: self.sh.shape[1], None]
+        return Splats(surfels, self.sh * signs)
 
     def draw(self, camera: Camera, factor: int = 1) -> Float[Tensor, "H W 4"]:
         """Colour and alpha on black as programs for 2DGS draw them, with `factor` x `factor` pixels for each."""

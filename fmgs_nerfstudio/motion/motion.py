@@ -16,6 +16,8 @@ from fmgs_nerfstudio.body.canonical import CanonicalBody
 from fmgs_nerfstudio.body.model import N_JOINTS
 
 Vector = Float[Array, "3"]
+_ROOM = 30.0  # metres, within which most motions stay
+_SPRINT = 15.0  # metres per second
 
 
 class MotionError(ValueError):
@@ -38,6 +40,11 @@ class Motion:
 
     def __len__(self) -> int:
         return len(self.poses)
+
+    @property
+    def span(self) -> float:
+        """Metres along the axis on which it leads farthest."""
+        return float(np.ptp(self.transl, axis=0).max())
 
     def root(self) -> Rotation:
         """Orientation of the body, one per pose."""
@@ -129,9 +136,11 @@ def find_up(poses: Float[Array, "T 72"]) -> tuple[float, float, float] | None:
     return x, y, z
 
 
-def find_metres(transl: Float[Array, "T 3"]) -> float:
-    """Metres per unit of a translation, by its size: people move metres, not tens of metres, from where they are."""
-    distance = float(np.median(np.linalg.norm(transl, axis=1)))
-    spread = float(np.ptp(transl, axis=0).max())
-    size = max(distance, spread)
-    return 1.0 if size < 30 else 0.01 if size < 2000 else 0.001
+def find_metres(transl: Float[Array, "T 3"], fps: float) -> float:
+    """Metres per unit of a translation: 1, unless it lies or leads far and nobody could move as fast."""
+    moved = np.ptp(transl, axis=0).max()
+    size = max(float(np.median(np.linalg.norm(transl, axis=1))), float(moved))
+    speeds = np.linalg.norm(np.diff(transl, axis=0), axis=1) * fps
+    if size < _ROOM or not len(speeds) or np.quantile(speeds, 0.9) <= _SPRINT:
+        return 1.0
+    return 0.01 if size < 2000 else 0.001

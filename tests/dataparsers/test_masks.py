@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 from fmgs_dataparsers.capture import CaptureError
-from fmgs_dataparsers.masks import ArrayMask, HdfMask, ImageMask, RleMask, UnionMask, run_lengths
+from fmgs_dataparsers.masks import HdfMask, NonzeroMask, RleMask, UnionMask, run_lengths
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -22,51 +22,16 @@ def save(path: Path, image: np.ndarray) -> Path:
     return path
 
 
-def test_meanings_of_an_image(tmp_path: Path) -> None:
-    path = save(tmp_path / "mask.png", VALUES)
-    assert ImageMask(path, "nonzero").read()[0].tolist() == [0, 1, 1, 1]
-    assert ImageMask(path, "inverted").read()[0].tolist() == [1, 1, 1, 0]
-    assert np.allclose(ImageMask(path, "soft").read()[0], [0, 1 / 255, 100 / 255, 1])
-    assert ImageMask(path, "soft").size() == (4, 3)
+def test_where_nonzero_is_the_person(tmp_path: Path) -> None:
+    assert NonzeroMask(save(tmp_path / "mask.png", VALUES)).read()[0].tolist() == [0, 1, 1, 1]
+    assert NonzeroMask(tmp_path / "mask.png").size() == (4, 3)
     colour = np.zeros((3, 4, 3), np.uint8)
     colour[..., 1] = VALUES
-    assert np.array_equal(ImageMask(save(tmp_path / "colour.png", colour), "nonzero").read(), VALUES != 0)
-    assert ImageMask(save(tmp_path / "ones.png", (VALUES > 0).astype(np.uint8)), "soft").read()[0].tolist() == [
-        0,
-        1,
-        1,
-        1,
-    ]
-    deep = save(tmp_path / "deep.png", VALUES.astype(np.uint16) * 257)
-    assert np.allclose(ImageMask(deep, "soft").read()[0], [0, 1 / 255, 100 / 255, 1])
-
-
-def test_an_index_image_with_a_palette(tmp_path: Path) -> None:
-    image = Image.fromarray(VALUES)
-    image.putpalette([0, 0, 0] + [200, 30, 10] * 255)
-    image.save(tmp_path / "index.png")
-    assert ImageMask(tmp_path / "index.png", "nonzero").read()[0].tolist() == [0, 1, 1, 1]
-
-
-def test_arrays(tmp_path: Path) -> None:
-    for name, values in {
-        "bool": VALUES > 1,
-        "byte": VALUES,
-        "float": VALUES / 255,
-        "one": (VALUES > 1)[..., None],
-    }.items():
-        np.save(tmp_path / f"{name}.npy", values)
-        mask = ArrayMask(tmp_path / f"{name}.npy")
-        assert mask.size() == (4, 3)
-        assert mask.read()[0, 3] == 1
-        assert mask.read()[0, 0] == 0
-        assert ArrayMask(mask.file, inverted=True).read()[0, 3] == 0
-    np.save(tmp_path / "objects.npy", np.array([{}], object), allow_pickle=True)
-    with pytest.raises(CaptureError, match=r"objects\.npy"):
-        ArrayMask(tmp_path / "objects.npy").size()
-    np.save(tmp_path / "cube.npy", np.zeros((3, 4, 5)))
-    with pytest.raises(CaptureError, match=r"expected a mask \[H, W\]"):
-        ArrayMask(tmp_path / "cube.npy").size()
+    assert np.array_equal(NonzeroMask(save(tmp_path / "colour.png", colour)).read(), VALUES != 0)
+    index = Image.fromarray(VALUES)
+    index.putpalette([0, 0, 0, 0, 0, 1] + [0, 0, 0] * 254)
+    index.save(tmp_path / "index.png")
+    assert NonzeroMask(tmp_path / "index.png").read()[0].tolist() == [0, 1, 1, 1]
 
 
 def test_rows_of_hdf5(tmp_path: Path) -> None:
@@ -101,9 +66,9 @@ def test_run_lengths_by_hand() -> None:
 
 def test_union(tmp_path: Path) -> None:
     parts = [save(tmp_path / f"{i}.png", np.array([[i == 0, i == 1, 0]], np.uint8)) for i in range(2)]
-    union = UnionMask(tuple(ImageMask(part, "nonzero") for part in parts))
+    union = UnionMask(tuple(NonzeroMask(part) for part in parts))
     assert union.read().tolist() == [[1, 1, 0]]
     assert union.size() == (3, 1)
-    odd = ImageMask(save(tmp_path / "odd.png", VALUES), "nonzero")
+    odd = NonzeroMask(save(tmp_path / "odd.png", VALUES))
     with pytest.raises(CaptureError, match="have different sizes"):
         UnionMask((*union.parts, odd)).size()

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import av
 import numpy as np
+import pytest
 import torch
 from nerfstudio.cameras.cameras import Cameras
 
-from fmgs_nerfstudio.evaluation.pictures import orbit, picture, write_mp4
+from fmgs_nerfstudio.evaluation.pictures import VIDEO_SUFFIXES, orbit, picture, write_mp4
 
 
 def test_orbit_keeps_distance_height_and_what_is_in_the_middle() -> None:
@@ -28,6 +29,14 @@ def test_near_is_bright_and_nothing_is_black() -> None:
     drawn = picture("depth", {"depth": depth})
     assert drawn[0, 0].tolist() == [0, 0, 0]
     assert drawn[0, 1, 0] > drawn[1, 0, 0] > drawn[1, 1, 0] > 0
+
+
+@pytest.mark.parametrize("suffix", VIDEO_SUFFIXES)
+def test_every_video_that_is_offered_is_written(tmp_path: Path, suffix: str) -> None:
+    write_mp4([np.full((32, 48, 3), 200, np.uint8)] * 3, tmp_path / f"video{suffix}", fps=10)
+    with av.open(str(tmp_path / f"video{suffix}")) as container:
+        means = [float(frame.to_ndarray(format="rgb24").mean()) for frame in container.decode(video=0)]
+    assert means == pytest.approx([200] * 3, abs=3)
 
 
 def test_an_mp4_comes_back(tmp_path: Path) -> None:

@@ -142,3 +142,19 @@ def test_fitted_splats_look_in_other_programs_as_here(tmp_path: Path) -> None:
         pictures[steps] = min(map(psnr, ours, theirs))
     assert pictures[300] > 35
     assert pictures[300] > pictures[0] + 3
+
+
+def test_half_turned_splats_are_the_same_from_behind_a_turned_camera(tmp_path: Path) -> None:
+    """SuperSplat turns a file by 180 degrees about z when it opens it. Drawn from the file by a camera turned alike."""
+    frozen = FrozenAvatar(small_avatar())
+    posed = frozen.pose(*small_avatar().poses(1))
+    splats = posed_splats(frozen, posed)
+    write_splats(*splats, tmp_path / "plain.ply")
+    write_splats(*splats.half_turned(), tmp_path / "turned.ply")
+    plain, turned = (read_by_trimesh(tmp_path / f"{name}.ply") for name in ("plain", "turned"))
+    assert np.allclose(turned["y"], -plain["y"])
+    half = torch.diag(torch.tensor([-1.0, -1.0, 1.0, 1.0]))
+    for camera in two_views(posed):
+        seen = draw(turned, Camera(camera.viewmat @ half, camera.K, camera.width, camera.height))
+        assert seen.max() > 0.1
+        torch.testing.assert_close(seen, draw(plain, camera), atol=1e-4, rtol=0)

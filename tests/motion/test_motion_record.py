@@ -108,6 +108,16 @@ def test_a_motion_stands_in_for_another(shaped: CanonicalBody, up: tuple[float, 
     np.testing.assert_allclose(*lengths, atol=1e-4)
 
 
+def test_who_lies_stays_lying_in_another_world(shaped: CanonicalBody) -> None:
+    """On the back in a world with z up: the head to a side, the front upwards, there and where y is up."""
+    poses = np.zeros((4, 72))
+    poses[:, :3] = [0, 0, -math.pi / 2]
+    own = random_motion(5, (0.0, 1.0, 0.0))
+    placed = Motion(poses, np.zeros((4, 3)), 30.0, Z_UP, "lying").stand_in_for(own, shaped)
+    np.testing.assert_allclose(placed.root().apply([0, 0, 1]), np.tile(own.up, (4, 1)), atol=1e-6)
+    assert np.ptp(joints(placed, shaped) @ np.array(own.up), axis=1).max() < 0.5  # metres, of a body of 1.7
+
+
 @pytest.mark.parametrize("up", [(1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (0.0, -1.0, 0.0), (0.0, 0.0, -1.0)])
 def test_up_is_where_heads_point(up: tuple[float, float, float]) -> None:
     assert find_up(random_motion(20, up).poses) == up
@@ -120,8 +130,12 @@ def test_no_up_where_people_lie_all_ways() -> None:
 
 
 def test_units_by_size() -> None:
-    walk = np.array([[0.0, 0.9, 0.0], [3.0, 0.9, 1.0]])
-    assert [find_metres(walk * scale) for scale in (1, 100, 1000)] == [1.0, 0.01, 0.001]
+    """A walk of 3 m in 3 s; the same 540 units from the origin; 48 m in 12 s, which is a run and not a shuffle."""
+    walk = np.linspace([0.0, 0.9, 0.0], [3.0, 0.9, 1.0], 90)
+    assert [find_metres(walk * scale, 30) for scale in (1, 100, 1000)] == [1.0, 0.01, 0.001]
+    assert find_metres(walk + 540, 30) == 1.0
+    assert find_metres(np.linspace([0.0, 0.9, 0.0], [48.0, 0.9, 0.0], 60), 5) == 1.0
+    assert find_metres(walk[:1] * 100, 30) == 1.0
 
 
 def test_shortest_rotations() -> None:
