@@ -70,7 +70,7 @@ def _gradients(ctx: Any, grad: Float[Tensor, "N O"]) -> tuple[Tensor | None, ...
     weights, needs_x = ctx.saved_tensors, ctx.needs_input_grad[0]
     sizes = [len(inputs[0]) for inputs in ctx.inputs]
     blocks = list(zip(grad.split(sizes), ctx.inputs, strict=True))
-    pulled = in_threads(lambda block: _pull_back(*block, weights, needs_x), blocks)
+    pulled = in_threads(lambda block: _pull_back(block[0], block[1], weights, needs_x), blocks)
     of_x = torch.cat([of_x for of_x, _ in pulled]) if needs_x else None
     of_parameters = [torch.stack(parts).sum(0) for parts in zip(*(parts for _, parts in pulled), strict=True)]
     return of_x, *of_parameters
@@ -96,13 +96,13 @@ def _pull_back(
 
 
 def _linear(x: Float[Tensor, "N I"], weight: Tensor, bias: Tensor, relu: bool) -> Float[Tensor, "N O"]:
-    if _HAS_ONEDNN:
+    if _HAS_ONEDNN and len(x) > 0:  # it knows no product of nothing
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "relu" if relu else "none", [], "")
     y = functional.linear(x, weight, bias)
     return y.relu_() if relu else y
 
 
 def _product(a: Float[Tensor, "N K"], b: Float[Tensor, "K M"]) -> Float[Tensor, "N M"]:
-    if _HAS_ONEDNN:
+    if _HAS_ONEDNN and len(b) > 0 and len(a) > 0:
         return torch.ops.mkldnn._linear_pointwise(a, b.t(), None, "none", [], "")
     return a @ b

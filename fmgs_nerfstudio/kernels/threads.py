@@ -1,8 +1,7 @@
 """Threads for torch operations on blocks of rows.
 
-torch's own threads meet after each operation and wait by spinning: beside another busy process, or numba's threads, a
-small operation then takes many times its time. So torch gets one thread (`use_one_torch_thread`), and what is worth
-several is dealt out in large pieces here, or is a kernel of numba's.
+torch's own threads meet after each operation. A chain of operations on a block of rows is better dealt out as one
+piece, to threads in which torch has no further ones.
 """
 
 from __future__ import annotations
@@ -15,17 +14,13 @@ from typing import TypeVar
 import numba
 import torch
 
-T, R = TypeVar("T"), TypeVar("R")
-
-
-def use_one_torch_thread() -> None:
-    """For this process, from now on."""
-    torch.set_num_threads(1)
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @functools.cache
 def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="fmgs-rows")
+    return ThreadPoolExecutor(threads, "fmgs-rows", torch.set_num_threads, (1,))
 
 
 def in_threads(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
