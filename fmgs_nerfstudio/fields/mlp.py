@@ -7,6 +7,8 @@ from itertools import pairwise
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fmgs_nerfstudio.kernels.perceptron import perceptron
+
 
 class ConditionedMLP(nn.Module):
     """ReLU layers on per-point features and, at the first layer, on a condition that all points share.
@@ -24,7 +26,6 @@ class ConditionedMLP(nn.Module):
         self.out = nn.Linear(hidden_dim, out_dim)
 
     def forward(self, x: Float[Tensor, "N I"], condition: Float[Tensor, "C"] | None = None) -> Float[Tensor, "N O"]:
-        h = self.first(x)
-        if self.condition is not None:
-            h = h + self.condition(condition)
-        return self.out(self.hidden(h.relu()))
+        bias = self.first.bias if self.condition is None else self.first.bias + self.condition(condition)
+        hidden = [(layer.weight, layer.bias) for layer in self.hidden if isinstance(layer, nn.Linear)]
+        return perceptron(x, [(self.first.weight, bias), *hidden, (self.out.weight, self.out.bias)])

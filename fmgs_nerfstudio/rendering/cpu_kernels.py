@@ -144,10 +144,27 @@ def _footprint(coefficients, dx, dy):
     return where((alpha >= ALPHA_MIN) & hits, alpha, ZERO), is_free, is_gaussian, u, v, inverse
 
 
+@device_function
+def _average(image, scratch, left, top, width, height, factor):
+    """Add a tile to the image whose pixels are means of `factor` x `factor` of the tile's."""
+    share = ONE / np.float32(factor * factor)
+    for channel in range(image.shape[0]):
+        for y in range(min(TILE, height - top)):
+            at = (1 + channel) * PLANE + y * STRIDE
+            row = image[channel, (top + y) // factor]
+            for x in range(min(TILE, width - left)):
+                row[(left + x) // factor] += share * scratch[at + x]
+
+
 @kernel
-def composite(tiles, tiles_x, starts, surfels, records, values, image, workers):
-    """Write sum_i w_i values_i [N, C] to the listed tiles of the image [C, H, W]."""
-    channels, height, width = image.shape
+def composite(sizes, tiles, starts, surfels, records, values, image, planes):
+    """Add sum_i w_i values_i [N, C] of the listed tiles to the image [C, H, W], whose pixels are means of `factor` x
+    `factor` composited ones; and keep the composited ones in `planes` [tiles, C * PLANE], if it has room for them.
+
+    `sizes` are tiles_x, factor and workers. The factor divides TILE, so that a pixel's samples are all in one tile.
+    """
+    tiles_x, factor, workers = sizes
+    channels, height, width = image.shape[0], image.shape[1] * factor, image.shape[2] * factor
     flat_records, flat_values = records.reshape(-1), values.reshape(-1)
     for worker in numba.prange(workers):
         scratch = np.empty((1 + channels) * PLANE, np.float32)
@@ -180,22 +197,22 @@ def composite(tiles, tiles_x, starts, surfels, records, values, image, workers):
                             for channel in range(channels):
                                 at += PLANE
                                 store(scratch, at, load(scratch, at) + weight * values[n, channel])
-            for channel in range(channels):
-                for y in range(min(TILE, height - top)):
-                    at = (1 + channel) * PLANE + y * STRIDE
-                    for x in range(min(TILE, width - left)):
-                        image[channel, top + y, left + x] = scratch[at + x]
+            _average(image, scratch, left, top, width, height, factor)
+            if k < len(planes):
+                planes[k] = scratch[PLANE:]
 
 
 @kernel
 def composite_backward(
-    tiles, tiles_x, starts, surfels, first_slot, records, values, groups, image, cotangent, slots, touched, workers
+    sizes, tiles, starts, surfels, first_slot, records, values, groups, planes, cotangent, slots, touched
 ):
     """Sums over the pixels of every (surfel, tile) pair, in its slot: MOMENTS per geometry, then the values' gradient.
 
     Channels groups[g] to groups[g + 1] belong to geometry g; those behind the last group reach no geometry.
+    `sizes` and `planes` as in `composite`.
     """
-    channels, height, width = image.shape
+    tiles_x, factor, workers = sizes
+    channels, height, width = cotangent.shape[0], cotangent.shape[1] * factor, cotangent.shape[2] * factor
     n_groups = groups.size - 1
     padded = -(-channels // LANES) * LANES
     flat_records, flat_values, flat_slots = records.reshape(-1), values.reshape(-1), slots.reshape(-1)
@@ -209,7 +226,7 @@ def composite_backward(
             tile = tiles[k]
             left, top = tile % tiles_x * TILE, tile // tiles_x * TILE
             _start_tile(scratch, left, top, width, height)
-            _load_cotangent(scratch, groups, image, cotangent, left, top, padded)
+            _load_cotangent(scratch, groups, planes[k], cotangent, factor, left, top, padded)
             for entry in range(starts[tile], starts[tile + 1]):
                 n = surfels[entry]
                 ahead = surfels[min(entry + AHEAD, surfels.size - 1)]
@@ -226,21 +243,24 @@ def composite_backward(
 
 
 @device_function
-def _load_cotangent(scratch, groups, image, cotangent, left, top, padded):
-    channels, height, width = image.shape
+def _load_cotangent(scratch, groups, plane, cotangent, factor, left, top, padded):
+    """The cotangent of a tile's pixels, each `factor` x `factor` alike, and each group's <cotangent, image>."""
+    channels, height, width = cotangent.shape[0], cotangent.shape[1] * factor, cotangent.shape[2] * factor
+    share = ONE / np.float32(factor * factor)
     scratch[(1 + padded) * PLANE :] = ZERO
     group = 0
     for channel in range(channels):
         while group < groups.size and groups[group] <= channel:
             group += 1
         for y in range(min(TILE, height - top)):
+            row = cotangent[channel, (top + y) // factor]
             at = (1 + channel) * PLANE + y * STRIDE
             for x in range(min(TILE, width - left)):
-                scratch[at + x] = cotangent[channel, top + y, left + x]
+                scratch[at + x] = share * row[(left + x) // factor]
             if group < groups.size:
-                at_R = (padded + group) * PLANE + y * STRIDE
+                at_R, at_pixel = (padded + group) * PLANE + y * STRIDE, channel * PLANE + y * STRIDE
                 for x in range(min(TILE, width - left)):
-                    scratch[at_R + x] += scratch[at + x] * image[channel, top + y, left + x]
+                    scratch[at_R + x] += scratch[at + x] * plane[at_pixel + x]
 
 
 @device_function

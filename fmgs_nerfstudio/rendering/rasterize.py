@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from fmgs_nerfstudio.rendering.cpu import rasterize_cpu
+from fmgs_nerfstudio.rendering.cpu_kernels import TILE
 from fmgs_nerfstudio.rendering.cuda import rasterize_cuda
 from fmgs_nerfstudio.rendering.cuda_gaussians import rasterize_gaussians
 from fmgs_nerfstudio.rendering.layers import Camera, Layer
@@ -30,7 +31,17 @@ def rasterize(layers: Sequence[Layer], camera: Camera, executor: Executor = "aut
     Raises ValueError if shapes do not fit or the executor renders surfels only, RuntimeError if gsplat cannot run on
     this machine ("cuda").
     """
-    count, is_3d = len(layers[0].means), layers[0].tangents.shape[-1] == 3
+    executor = _choose(layers, executor)
+    return (_OF_GAUSSIANS if _are_3d(layers) else _OF_SURFELS)[executor](layers, camera)
+
+
+def _are_3d(layers: Sequence[Layer]) -> bool:
+    return layers[0].tangents.shape[-1] == 3
+
+
+def _choose(layers: Sequence[Layer], executor: Executor) -> Executor:
+    """The executor for these layers, checked."""
+    count, is_3d = len(layers[0].means), _are_3d(layers)
     for layer in layers:
         if layer.values.dim() != 2:
             raise ValueError(f"values must be [N, C], not {list(layer.values.shape)}")
@@ -40,19 +51,22 @@ def rasterize(layers: Sequence[Layer], camera: Camera, executor: Executor = "aut
             raise ValueError(f"means, tangents, opacities and values must be {expected}, not {shapes}")
     if executor == "auto":
         executor = "cuda" if layers[0].means.is_cuda else "cpu"
-    executors = _OF_GAUSSIANS if is_3d else _OF_SURFELS
-    if executor not in executors:
+    if is_3d and executor not in _OF_GAUSSIANS:
         raise ValueError(f"3D Gaussians (tangents of three columns) are rendered on CUDA only, not on {executor!r}")
-    return executors[executor](layers, camera)
+    return executor
 
 
-def rasterize_finer(layers: Sequence[Layer], camera: Camera, factor: int) -> list[Float[Tensor, "H W C"]]:
+def rasterize_finer(
+    layers: Sequence[Layer], camera: Camera, factor: int, executor: Executor = "auto"
+) -> list[Float[Tensor, "H W C"]]:
     """`rasterize` with `factor` pixels for each, along both axes, and their mean.
 
     The low-pass disc of 2DGS is a pixel wide. At a silhouette many surfels lie on top of each other, each with its
     disc: outlines come out 1.3 pixels too wide, and a surface that is fitted to masks that much too small.
     """
     if factor == 1:
-        return rasterize(layers, camera)
-    images = rasterize(layers, camera.finer(factor))
+        return rasterize(layers, camera, executor)
+    if _choose(layers, executor) == "cpu" and TILE % factor == 0:
+        return rasterize_cpu(layers, camera, factor)  # the finer images would be most of its memory traffic
+    images = rasterize(layers, camera.finer(factor), executor)
     return [avg_pool2d(image.movedim(-1, 0), factor).movedim(0, -1) for image in images]

@@ -20,7 +20,7 @@ from support.rendering_scenes import (
 )
 from torch import Tensor
 
-from fmgs_nerfstudio.rendering import Camera, Layer, rasterize
+from fmgs_nerfstudio.rendering import Camera, Layer, rasterize, rasterize_finer
 
 SCENES = {
     "ordinary": random_scene(200, 70, 53),
@@ -30,23 +30,27 @@ SCENES = {
 }
 
 
-def render_and_pull_back(scene: Scene, values: list[Tensor], executor: str) -> tuple[list[Tensor], list[Layer]]:
+def render_and_pull_back(
+    scene: Scene, values: list[Tensor], executor: str, factor: int = 1
+) -> tuple[list[Tensor], list[Layer]]:
     """Own leaves for every layer; kernels in float32, definition in float64, both from the same float32 numbers."""
     dtype = torch.float32 if executor == "cpu" else torch.float64
     scene = Scene(
         *(x.float().double() for x in scene[:4]), camera=to_dtype(to_dtype(scene.camera, torch.float32), dtype)
     )
     layers = [own_layer(scene, v.float(), dtype) for v in values]
-    images = rasterize(layers, scene.camera, "cpu" if executor == "cpu" else "reference")
+    images = rasterize_finer(layers, scene.camera, factor, "cpu" if executor == "cpu" else "reference")
     pull_back(images)
     return images, layers
 
 
+@pytest.mark.parametrize("factor", [1, 2])
 @pytest.mark.parametrize("name", SCENES)
-def test_values_and_gradients_are_the_references(name: str) -> None:
+def test_values_and_gradients_are_the_references(name: str, factor: int) -> None:
+    """Also where the kernel averages finer pixels itself; the definition renders the finer image."""
     values = random_values(SCENES[name], [4, 1, 3, 28])
-    images, layers = render_and_pull_back(SCENES[name], values, "cpu")
-    expected, references = render_and_pull_back(SCENES[name], values, "reference")
+    images, layers = render_and_pull_back(SCENES[name], values, "cpu", factor)
+    expected, references = render_and_pull_back(SCENES[name], values, "reference", factor)
     for image, reference in zip(images, expected, strict=True):
         assert image.dtype == torch.float32
         error = (image - reference).abs()
