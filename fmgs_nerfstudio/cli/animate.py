@@ -34,6 +34,8 @@ class Animate:
     """The run: its config.yml, its folder, or a folder above (the newest run in it)."""
     motion: Path | None = None
     """Motion file, or a capture's folder. Default: the run's own capture, with the poses that training refined."""
+    data: Path | None = None
+    """Folder of the run's capture, where it has moved. Default: as config.yml says; it need not be there."""
     video: Path | None = None
     """Video file to write (mp4). Default: animations/MOTION.mp4 in the run's folder, unless --frames is given."""
     frames: Path | None = None
@@ -70,7 +72,7 @@ def run(animate: Animate) -> None:
     """
     _check(animate)
     motion = None if animate.motion is None else read_motion(animate.motion, animate.reading)
-    opened = open_run(animate.run)
+    opened = open_run(animate.run, animate.data)
     avatar = FrozenAvatar(opened.model, animate.clamp_pose_input)
     body, capture = avatar.model.canonical, avatar.model.kwargs["metadata"]["capture"]
     own = avatar.own_motion(animate.reading.fps)

@@ -156,7 +156,6 @@ def png(image: Image) -> bytes:
 def _facts(run: Run) -> dict[str, str]:
     model, capture = run.model, run.model.kwargs["metadata"]["capture"]
     device = torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else "CPU"
-    steps = [int(path.stem.split("-")[-1]) + 1 for path in (run.folder / "nerfstudio_models").glob("step-*.ckpt")]
     _, width, height = capture.intrinsics(capture.splits["train"][0].camera)
     counts = {split: len(frames) for split, frames in capture.splits.items() if frames}
     return {
@@ -165,7 +164,7 @@ def _facts(run: Run) -> dict[str, str]:
         "split": capture.protocol,
         "images": ", ".join(f"{count} {split.replace('_', ' ')}" for split, count in counts.items()),
         "image size": f"{width} x {height}",
-        "training steps": f"{max(steps):,}",
+        "training steps": f"{model.step + 1:,}",
         "surfels": f"{len(model.template.faces):,}",
         "evaluated on": f"{device}, {torch.get_num_threads()} threads" if device == "CPU" else device,
     }
