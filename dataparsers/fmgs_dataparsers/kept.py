@@ -148,9 +148,7 @@ def _camera(path: Path, said: dict[str, Any]) -> PinholeCamera:
     return PinholeCamera(K, world_to_camera, width, height, distortion)
 
 
-def _frame(
-    root: Path, cameras: dict[str, PinholeCamera], n_poses: int, camera: str, stem: str, pose_id: int
-) -> Frame:
+def _frame(root: Path, cameras: dict[str, PinholeCamera], n_poses: int, camera: str, stem: str, pose_id: int) -> Frame:
     if camera not in cameras or pose_id not in range(n_poses):
         raise ValueError(f"a frame of camera {camera!r} and pose {pose_id!r}, which are not there")
     image = root / camera / stem

@@ -158,9 +158,8 @@ class _Loader(yaml.SafeLoader):
                 or (kind == "object/apply" and issubclass(found, Enum))
             ):
                 return found
-        raise _error(
-            node, f"{_short(node.tag)} is refused: a configuration holds dataclasses and enums of nerfstudio and ours only"
-        )
+        what = "dataclasses and enums of nerfstudio and of fmgs-avatar"
+        raise _error(node, f"{_short(node.tag)} is refused: a configuration holds {what} only")
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         """Refuses what no configuration has, and what grows without bound: merged mappings and compound keys."""
