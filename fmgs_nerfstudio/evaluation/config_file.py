@@ -14,7 +14,6 @@ from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type
 
 import yaml
 from nerfstudio.utils.rich_utils import CONSOLE
-from rich.markup import escape
 from yaml.constructor import ConstructorError
 
 from fmgs_nerfstudio.method import FMGSTrainerConfig
@@ -183,7 +182,7 @@ class _Loader(yaml.SafeLoader):
                 value = self.construct_object(value_node)
             if name not in known:
                 line = f"{self.path}, line {key.start_mark.line + 1}"
-                CONSOLE.log(escape(f"{line}: this version has no {kind.__name__}.{name}; left out"))
+                CONSOLE.log(f"{line}: this version has no {kind.__name__}.{name}; left out", markup=False)
                 continue
             values[name] = _fitted(value, hints[name], known[name], value_node)
         for name, field in known.items():

@@ -38,9 +38,13 @@ class RunVerdict:
 
 
 def is_run(path: Path) -> bool:
-    """Whether a path is a run's `config.yml`, its folder, or a folder with runs below; looks at names only."""
-    if path.is_file() or (path / "config.yml").is_file():
-        return path.suffix in (".yml", ".yaml") or path.is_dir()
+    """Whether a path is a run's `config.yml`, its folder, or a folder with runs below; by names, and by the beginning of
+    a `config.yml` without checkpoints, which captures may have, too."""
+    if path.is_file():
+        return path.suffix in (".yml", ".yaml")
+    if (config := path / "config.yml").is_file():
+        with config.open("rb") as file:
+            return (path / "nerfstudio_models").is_dir() or file.read(9) == b"!!python/"
     below = ("*/config.yml",) if "fmgs" in path.name else ("fmgs*/*/config.yml", "*/fmgs*/*/config.yml")
     return any(next(path.glob(pattern), None) for pattern in below)
 
@@ -80,6 +84,9 @@ def _check_config(path: Path, verdict: RunVerdict) -> FMGSTrainerConfig | None:
 
 
 def _check_checkpoint(path: Path, verdict: RunVerdict) -> None:
+    if not path.is_file():
+        verdict.broken.append(f"{path} is no file")
+        return
     try:
         torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
         verdict.checked.append(path.name)

@@ -8,7 +8,7 @@ import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+import yaml
 from fmgs_dataparsers import parser
 from nerfstudio.configs.base_config import ViewerConfig
 from nerfstudio.scripts.eval import ComputePSNR
@@ -25,7 +26,8 @@ from support.trainer_runs import config_for, train
 from support.zju_capture import write_capture
 
 from fmgs_nerfstudio.cli import animate, check, export, report
-from fmgs_nerfstudio.evaluation.config_file import line_of
+from fmgs_nerfstudio.evaluation.config_file import line_of, read_config
+from fmgs_nerfstudio.evaluation.run_check import is_run
 from fmgs_nerfstudio.evaluation.runs import Run, RunError, open_run
 from fmgs_nerfstudio.export.surface import learned_mesh
 from fmgs_nerfstudio.frozen import FrozenAvatar
@@ -99,6 +101,14 @@ def drawn(model: FMGSModel) -> dict[str, torch.Tensor]:
     return dict(model.render(avatar, model.shade(avatar, camera.centre), camera, ["colour"]))
 
 
+def test_the_configuration_is_what_nerfstudio_reads(trained: Path) -> None:
+    """Of a real run: resolved defaults, absolute paths."""
+    config = trained / "config.yml"
+    expected = yaml.load(config.read_text(), Loader=yaml.Loader)
+    assert asdict(read_config(config)) == asdict(expected)
+    assert expected.pipeline.datamanager.dataparser.kept == trained / "capture.npz"
+
+
 @pytest.mark.parametrize("name", ["copies/CoreView_1/fmgs-avatar/other", "my favourite"])
 def test_a_copy_is_its_own_run(trained: Path, whole: Run, tmp_path: Path, name: str) -> None:
     """Whatever its folder is called: its checkpoint is opened, and results are written into it."""
@@ -132,7 +142,7 @@ def test_a_run_opens_without_its_capture(
     trained: Path, whole: Run, moved: Callable[[], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The same pictures to the bit; animated in its own motion, and exported."""
-    copy = tmp_path / "run"
+    copy = tmp_path / "[" / "red] run"
     shutil.copytree(trained, copy)
     moved()
     opened = open_run(copy)
@@ -274,6 +284,20 @@ def test_a_clean_run_is_called_clean(trained: Path, capsys: pytest.CaptureFixtur
         assert "Note" not in said
 
 
+def test_a_run_is_told_from_a_capture(trained: Path, tmp_path: Path) -> None:
+    """Also where the runs lie in the capture's folder, or the capture has a config.yml of another program."""
+    capture = trained.parents[3] / "captures" / "CoreView_1"
+    assert not is_run(capture)
+    assert not is_run(trained.parents[4] / "nowhere")
+    (tmp_path / "config.yml").write_text("fps: 30\n")
+    shutil.copytree(trained.parents[2], tmp_path / "outputs")
+    assert not is_run(tmp_path)
+    assert not is_run(tmp_path / "video.mp4")
+    (tmp_path / "config.yml").write_text("!!python/object/apply:os.system [ls]\n")
+    assert is_run(tmp_path)
+    assert is_run(tmp_path / "outputs")
+
+
 def test_a_strangers_run_is_judged(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Each payload by its place; none runs."""
     copy, canary = tmp_path / "[/x] run", tmp_path / "canary"
@@ -282,12 +306,17 @@ def test_a_strangers_run_is_judged(trained: Path, tmp_path: Path, capsys: pytest
     evil = f"!!python/object/apply:os.system ['touch {canary}']"
     config.write_text(config.read_text().replace("\nprompt: null\n", f"\nprompt: {evil}\n"))
     torch.save({"pipeline": Touch(canary), "step": 9}, copy / "nerfstudio_models" / "step-000000009.ckpt")
+    old = copy / "nerfstudio_models" / "step-000000008.ckpt"  # in torch's older format
+    torch.save({"pipeline": Touch(canary), "step": 8}, old, _use_new_zipfile_serialization=False)
+    os.mkfifo(copy / "nerfstudio_models" / "step-000000011.ckpt")
     torn = copy / "nerfstudio_models" / "step-000000010.ckpt"
     torn.write_bytes((copy / "nerfstudio_models" / "step-000000001.ckpt").read_bytes()[:9999])
     code, said = judged(capsys, copy)
     assert code == 1
     assert f"Would be run: {config}, line {line_of(config, 'prompt')}: !!python/object/apply:os.system touch" in said
     assert "step-000000009.ckpt: posix.system" in said
+    assert "step-000000008.ckpt: posix.system" in said
+    assert "step-000000011.ckpt is no file" in said
     assert f"Cannot be used: {torn}" in said
     assert "Not clean" in said
     assert "hold data alone" not in said
