@@ -38,8 +38,8 @@ class RunVerdict:
 
 
 def is_run(path: Path) -> bool:
-    """Whether a path is a run's `config.yml`, its folder, or a folder with runs below; by names, and by the beginning of
-    a `config.yml` without checkpoints, which captures may have, too."""
+    """Whether a path is a run's `config.yml`, its folder, or a folder with runs below, by names; a `config.yml` without
+    checkpoints, which captures may have, too, by its beginning."""
     if path.is_file():
         return path.suffix in (".yml", ".yaml")
     if (config := path / "config.yml").is_file():
