@@ -147,6 +147,7 @@ def test_a_run_opens_without_its_capture(
     moved()
     opened = open_run(copy)
     assert f"the capture {trained.parents[3] / 'captures' / 'CoreView_1'} is not there" in capsys.readouterr().out
+    assert opened.model.kwargs["metadata"]["capture"].body_model == copy / "capture.npz"
     expected, got = drawn(whole.model), drawn(opened.model)
     assert expected["accumulation"].max() > 0.5
     assert all(torch.equal(got[name], value) for name, value in expected.items())
