@@ -35,8 +35,9 @@ CHANGED = (
 
 def written(folder: Path, config: TrainerConfig | None = None) -> Path:
     """A config.yml as ns-train writes it."""
-    path = folder / "config.yml"
-    path.write_text(yaml.dump(copy.deepcopy(config or fmgs_avatar.config)), "utf8")
+    made, path = copy.deepcopy(config or fmgs_avatar.config), folder / "config.yml"
+    made.set_experiment_name()
+    path.write_text(yaml.dump(made), "utf8")
     return path
 
 
@@ -92,7 +93,7 @@ PAYLOADS = [
     "!!set {{a, b}}",
     "!evil 1",
 ]
-PLACES = ["prompt: null", "experiment_name: null", "    cache_megabytes: 2048", "gradient_accumulation_steps: {}"]
+PLACES = ["prompt: null", "load_config: null", "    cache_megabytes: 2048", "gradient_accumulation_steps: {}"]
 
 
 @pytest.mark.parametrize("payload", PAYLOADS)
