@@ -137,7 +137,7 @@ def test_the_payloads_are_no_toys(payload: str, tmp_path: Path) -> None:
     [
         ("fmgs_nerfstudio.model.FMGSModel", "os.system"),
         ("fmgs_nerfstudio.model.FMGSModel", "fmgs_nerfstudio.pipeline.FMGSPipeline"),
-        ("nerfstudio.engine.trainer.Trainer", "nerfstudio.utils.writer.LocalWriter"),
+        ("nerfstudio.utils.writer.LocalWriter", "nerfstudio.engine.trainer.Trainer"),
         ("torch.optim.adam.Adam", "torch.load"),
     ],
 )
