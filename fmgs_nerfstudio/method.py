@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
+from fmgs_dataparsers import kept
+from fmgs_dataparsers.capture import Capture
 from nerfstudio.configs.base_config import LoggingConfig, MachineConfig, ViewerConfig
 from nerfstudio.engine.optimizers import AdamOptimizerConfig
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
@@ -42,16 +45,19 @@ class FMGSTrainerConfig(TrainerConfig):
         self.data = self.data.resolve() if self.data else None
 
     def save_config(self) -> None:
-        """Read the capture before anything is written, and save the defaults that depend on it as numbers."""
-        self.resolve_defaults()
+        """Read the capture before anything is written, and save the defaults that depend on it as numbers; and beside
+        the configuration what an avatar needs of the capture, so that the run opens without it."""
+        capture = self.resolve_defaults()
+        self.pipeline.datamanager.dataparser.kept = path = self.get_base_dir() / kept.FILE_NAME
+        kept.keep(capture, path)
         super().save_config()
 
     def setup(self, **kwargs: Any) -> Trainer:
         self.resolve_defaults()
         return super().setup(**kwargs)
 
-    def resolve_defaults(self) -> None:
-        """Fill what depends on the capture or on the length of the run: vertices, pose refinement, decays.
+    def resolve_defaults(self) -> Capture:
+        """Read the capture, and fill what depends on it or on the length of the run: vertices, pose refinement, decays.
 
         Raises ValueError for mixed precision.
         """
@@ -62,7 +68,9 @@ class FMGSTrainerConfig(TrainerConfig):
             )
         datamanager, model = self.pipeline.datamanager, self.pipeline.model
         datamanager.data = (datamanager.data or datamanager.dataparser.data).resolve()
-        datamanager.dataparser.data = datamanager.data
+        # A path of its own: YAML would write an alias, which nobody can edit.
+        datamanager.dataparser.data = Path(datamanager.data)
+        datamanager.dataparser.kept = None  # training needs the capture itself
         capture = datamanager.dataparser.setup().capture()
         if model.n_vertices is None:
             model.n_vertices = default_n_vertices(capture.person_pixels)
@@ -71,6 +79,7 @@ class FMGSTrainerConfig(TrainerConfig):
         for group in self.optimizers.values():
             if group["scheduler"] is not None and group["scheduler"].steps is None:
                 group["scheduler"].steps = self.max_num_iterations
+        return capture
 
 
 def _group(lr: float, eps: float = 1e-15) -> dict[str, Any]:

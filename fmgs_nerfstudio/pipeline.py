@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from fmgs_dataparsers.kept import KeptCapture
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
@@ -92,7 +93,13 @@ class FMGSPipeline(VanillaPipeline):
         self, step: int | None = None, output_path: Path | None = None, get_std: bool = False
     ) -> dict[str, Any]:
         """Means over images, and their standard deviations on request, of each split that has images; and `fps` and
-        `train_seconds` as in the paper's Table 1."""
+        `train_seconds` as in the paper's Table 1.
+
+        Raises:
+            SystemExit: the run's capture is not there; as in its reader.
+        """
+        if isinstance(capture := self.datamanager.eval_dataset.capture, KeptCapture):
+            raise SystemExit(f"\nerror: {capture.why}")
         metrics: dict[str, Any] = {}
         for prefix, name, loader in self._held_out():
             means = self.get_average_image_metrics(loader, f"eval_{name}", step, output_path, get_std)

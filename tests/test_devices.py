@@ -228,7 +228,7 @@ def test_a_card_gives_the_cpus_numbers(
         folder.mkdir()
         opened = Run(None, model, folder)  # pyright: ignore[reportArgumentType]
         for command in (animate, export):
-            monkeypatch.setattr(command, "open_run", lambda run, opened=opened: opened)
+            monkeypatch.setattr(command, "open_run", lambda run, data, opened=opened: opened)
         found.append(thing(model, folder))
         model.zero_grad()
     expected, got = found

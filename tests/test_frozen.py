@@ -132,7 +132,7 @@ def test_clamped_fields_see_nothing_beyond_training(frozen: FrozenAvatar) -> Non
 
 def test_an_animation_is_written(tmp_path: Path, frozen: FrozenAvatar, monkeypatch: pytest.MonkeyPatch) -> None:
     """Through the command: a motion of another world, three maps side by side, video and PNGs alike."""
-    monkeypatch.setattr(animate, "open_run", lambda run: Run(None, small_avatar(), tmp_path))  # pyright: ignore[reportArgumentType]
+    monkeypatch.setattr(animate, "open_run", lambda run, data: Run(None, small_avatar(), tmp_path))  # pyright: ignore[reportArgumentType]
     poses = np.zeros((13, 72))
     poses[:, 50] = np.linspace(0, 1, 13)  # an arm comes down; y is up
     np.savez(tmp_path / "arm.npz", poses=poses, trans=np.zeros((13, 3)), fps=12.0)

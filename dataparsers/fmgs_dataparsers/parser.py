@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 import torch
+import tyro
 from nerfstudio.cameras.cameras import Cameras, CameraType
 from nerfstudio.data.dataparsers.base_dataparser import DataParser, DataParserConfig, DataparserOutputs
 from nerfstudio.data.scene_box import SceneBox
@@ -33,6 +34,7 @@ from fmgs_dataparsers import (
 from fmgs_dataparsers.assemble import Gender, ReadOptions
 from fmgs_dataparsers.capture import Capture, CaptureError, Frame, Split
 from fmgs_dataparsers.conventions import PixelCentres
+from fmgs_dataparsers.kept import read_kept
 from fmgs_dataparsers.protocols import Name
 from fmgs_nerfstudio.maps.maps import PriorsError
 
@@ -119,6 +121,28 @@ class FMGSDataParserConfig(DataParserConfig):
     """Background colour of images and renders, 0..1. Default: white with protocol instantavatar, else black."""
     eval_split: Literal["all", "novel_view", "novel_pose"] = "all"
     """Held-out images that ns-eval renders: other cameras, other poses, or both, reported separately."""
+    kept: tyro.conf.Suppress[Path | None] = None
+    """What a finished run keeps of its capture (`fmgs_dataparsers.kept`): read where the capture is not there."""
+
+    def open(self) -> Capture:
+        """The capture itself.
+
+        Raises:
+            CaptureError, PriorsError, FileNotFoundError: a user's mistake.
+        """
+        return open_capture(
+            self.data.resolve(),
+            self.layout,
+            self.body_model,
+            self.downscale_factor,
+            self.protocol,
+            self.gender,
+            pixel_centres=self.pixel_centres,
+        )
+
+    def why_not(self, error: Exception) -> str:
+        """Why a finished run has no capture, where `open` said `error`: without the list of layouts, if it is gone."""
+        return str(error) if self.data.is_dir() else f"the capture {self.data} is not there"
 
 
 @dataclass
@@ -129,22 +153,18 @@ class FMGSDataParser(DataParser):
     includes_time: bool = True
 
     def capture(self) -> Capture:
-        """The capture behind `config`, read once per process.
+        """The capture behind `config`, read once per process; or where it has gone, what the run keeps of it.
 
         Raises:
             SystemExit: a user's mistake, told without a traceback; nerfstudio's scripts catch nothing gentler.
         """
-        config = self.config
         try:
-            return open_capture(
-                config.data.resolve(),
-                config.layout,
-                config.body_model,
-                config.downscale_factor,
-                config.protocol,
-                config.gender,
-                pixel_centres=config.pixel_centres,
-            )
+            try:
+                return self.config.open()
+            except (CaptureError, PriorsError, FileNotFoundError) as error:
+                if self.config.kept is None or not self.config.kept.is_file():
+                    raise
+                return _read_kept(self.config.kept, self.config.why_not(error))
         except (CaptureError, PriorsError, FileNotFoundError) as error:
             raise SystemExit(f"\nerror: {error}") from error
 
@@ -171,6 +191,15 @@ class FMGSDataParser(DataParser):
         frames = tuple(frame for split in chosen for frame in capture.splits[split])
         # A capture with one camera and no held-out frames is evaluated on what it has.
         return frames or capture.splits["train"][:: max(1, len(capture.splits["train"]) // 10)]
+
+
+@lru_cache(maxsize=4)
+def _read_kept(path: Path, why: str) -> Capture:
+    """Once per process, as `open_capture`."""
+    config = path.with_name("config.yml")
+    kept = read_kept(path, f"{why}. Write its folder into {config}, at pipeline: datamanager: data")
+    CONSOLE.log(f"{why}. Going on without images, with what the run keeps of it: {path}", markup=False)
+    return kept
 
 
 @lru_cache(maxsize=4)

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import numpy as np
 import tyro
+from rich.markup import escape
 from rich.progress import track
 
 from fmgs_nerfstudio.cli.errors import in_one_line
@@ -33,6 +34,8 @@ class Animate:
     """The run: its config.yml, its folder, or a folder above (the newest run in it)."""
     motion: Path | None = None
     """Motion file, or a capture's folder. Default: the run's own capture, with the poses that training refined."""
+    data: Path | None = None
+    """Folder of the run's capture, where it has moved. Default: as config.yml says; it need not be there."""
     video: Path | None = None
     """Video to write (mp4, m4v, mov, mkv). Default: animations/MOTION.mp4 in the run's folder, unless with --frames."""
     frames: Path | None = None
@@ -69,7 +72,7 @@ def run(animate: Animate) -> None:
     """
     _check(animate)
     motion = None if animate.motion is None else read_motion(animate.motion, animate.reading)
-    opened = open_run(animate.run)
+    opened = open_run(animate.run, animate.data)
     avatar = FrozenAvatar(opened.model, animate.clamp_pose_input)
     body, capture = avatar.model.canonical, avatar.model.kwargs["metadata"]["capture"]
     own = avatar.own_motion(animate.reading.fps)
@@ -86,7 +89,7 @@ def run(animate: Animate) -> None:
     )  # fmt: skip
     clock = Clock()
     frames = clock.measure(perform(avatar, motion, cameras, animate.outputs))
-    frames = iter(track(frames, f"Animating {motion.name}", total=len(motion)))
+    frames = iter(track(frames, f"Animating {escape(motion.name)}", total=len(motion)))
     video = animate.video
     if animate.frames is not None:
         frames = write_pngs(frames, animate.frames)

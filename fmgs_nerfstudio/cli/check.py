@@ -1,4 +1,4 @@
-"""`fmgs-check`: is a capture what its reader takes it for? And which loss moves what in a trained avatar?"""
+"""`fmgs-check`: is a capture what its reader takes it for? Is a run clean? And which loss moves what in an avatar?"""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from fmgs_nerfstudio.cli.check_run import show_run_check
 from fmgs_nerfstudio.cli.errors import in_one_line
 from fmgs_nerfstudio.evaluation.check.fit_check import FitReport, check_capture, priors_at_hand
 from fmgs_nerfstudio.evaluation.check.gradient_table import gradient_table, leaks
 from fmgs_nerfstudio.evaluation.check.page import html_page, overlay_sheet
 from fmgs_nerfstudio.evaluation.gradients import gradient_norms
+from fmgs_nerfstudio.evaluation.run_check import is_run
 from fmgs_nerfstudio.evaluation.runs import RunError, open_run
 from fmgs_nerfstudio.files import atomic_path
 from fmgs_nerfstudio.maps.maps import PriorsError
@@ -36,11 +38,12 @@ _WORST = 5
 class Check:
     """Draw the SMPL fit over frames of a capture and say whether it can be trained on, or else what is wrong.
 
-    Writes check/sheet.png and check/index.html. Or, with --gradients, print which loss moves which parameters.
+    Writes check/sheet.png and check/index.html. Of a run, say whether anything in it would be run as code. Or, with
+    --gradients, print which loss moves which parameters.
     """
 
     path: Annotated[Path | None, tyro.conf.Positional] = None
-    """Folder of the capture."""
+    """Folder of the capture; or a run: its config.yml, its folder, or a folder above."""
     layout: LayoutName = "auto"
     """Layout of the folder. auto: recognised by its files."""
     protocol: Name = "auto"
@@ -57,6 +60,10 @@ class Check:
     """Folder for the sheet and the page. Default: check/ in the capture."""
     gradients: Path | None = None
     """A trained run (config.yml, its folder, or a folder above): print its gradient norms by loss and parameter."""
+    data: Path | None = None
+    """Folder of the run's capture, where it has moved."""
+    rewrite: Path | None = None
+    """File to write the run's configuration to, for nerfstudio's commands: with its folder where it lies now."""
 
 
 def run(check: Check) -> bool:
@@ -71,8 +78,10 @@ def run(check: Check) -> bool:
         raise CaptureError(f"--frames is {check.frames}; expected 1 or more")
     console = Console()
     if check.gradients is not None:
-        return _show_gradients(check.gradients, console)
+        return _show_gradients(check.gradients, check.data, console)
     assert check.path is not None
+    if is_run(check.path):
+        return show_run_check(check.path, check.data, check.rewrite, console)
     root = check.path.resolve()
     capture = open_capture(
         root,
@@ -172,8 +181,8 @@ def _save(report: FitReport, facts: dict[str, str], out: Path, console: Console)
     console.print(f"See {out / 'index.html'} (the sheet alone: {out / 'sheet.png'})", highlight=False)
 
 
-def _show_gradients(path: Path, console: Console) -> bool:
-    opened = open_run(path)
+def _show_gradients(path: Path, data: Path | None, console: Console) -> bool:
+    opened = open_run(path, data, with_images=True)
     camera, batch = opened.pipeline.datamanager.next_train(opened.model.step)
     norms = gradient_norms(opened.model, camera, batch)
     strategy = opened.model.strategy

@@ -48,6 +48,8 @@ class Export:
     """Files to write: splats (.ply), a skinned mesh (.glb), a mesh with vertex colours (.obj or .ply)."""
     motions: tuple[Path, ...] = ()
     """Motion files, or captures' folders, for the animations of the glb. Default: the run's own capture."""
+    data: Path | None = None
+    """Folder of the run's capture, where it has moved. Default: as config.yml says; it need not be there."""
     frame: int | None = None
     """Frame of the first motion whose pose splats and mesh take. Default: the canonical pose (y up)."""
     fps: float = 30.0
@@ -75,7 +77,7 @@ def run(export: Export) -> None:
     if not export.fps > 0:
         raise MotionError(f"--fps is {export.fps}; expected more than 0")
     motions = [read_motion(path, export.reading) for path in export.motions]
-    opened = open_run(export.run)
+    opened = open_run(export.run, export.data)
     avatar = FrozenAvatar(opened.model, export.clamp_pose_input)
     own = avatar.own_motion(export.reading.fps)
     placed = [motion.stand_in_for(own, avatar.model.canonical) for motion in motions] or [own]

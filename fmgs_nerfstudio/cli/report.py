@@ -28,6 +28,8 @@ class MakeReport:
     """The runs: their config.yml, their folders, or folders above (the newest run in each)."""
     out: Path | None = None
     """Folder for the report. Default: report/ in the first run's folder."""
+    data: Path | None = None
+    """Folder of the runs' capture, where it has moved. Default: as each config.yml says."""
     panels: int = 3
     """Held-out images to show of each kind (new views, new poses)."""
     worst: int = 3
@@ -43,7 +45,8 @@ def run(report: MakeReport) -> None:
     if not report.runs:
         raise RunError("name one run or more: a config.yml, the folder that ns-train made with it, or a folder above")
     configs = [find_config(path) for path in report.runs]  # all of them, before the first is evaluated
-    results = [evaluate(open_run(config), report.panels, report.worst) for config in configs]
+    opened = (open_run(config, report.data, with_images=True) for config in configs)
+    results = [evaluate(one, report.panels, report.worst) for one in opened]
     out = report.out or configs[0].parent / "report"
     for name, text in (("report.html", html_page(results)), ("report.md", markdown(results))):
         with atomic_path(out / name) as path:

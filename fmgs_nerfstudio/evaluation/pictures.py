@@ -29,7 +29,7 @@ _COLUMNS = ("truth", "rgb", "depth", "normal", "depth normal", "semantics")
 
 def show_run(config: Path, sheet: Path, video: Path) -> None:
     """Write the picture sheet (PNG) and the turn-around (mp4) of the run with this `config.yml`."""
-    pipeline = open_run(config).pipeline
+    pipeline = open_run(config, with_images=True).pipeline
     with atomic_path(sheet) as path:
         cv2.imwrite(str(path), held_out_sheet(pipeline)[..., ::-1])
     frames = turnaround(pipeline)

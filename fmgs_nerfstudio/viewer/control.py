@@ -7,6 +7,7 @@ import math
 
 import torch
 from fmgs_dataparsers.capture import Capture, CaptureError
+from fmgs_dataparsers.kept import KeptCapture
 from jaxtyping import Float
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.viewer.viewer import Viewer
@@ -43,6 +44,8 @@ class AvatarViewer(ViewerControl):
         model.interactive_renderer = self.render
 
     def _setup(self, viewer: Viewer) -> None:
+        if isinstance(self.capture, KeptCapture):
+            viewer.config.max_num_display_images = 0
         super()._setup(viewer)
         self.viser_server.on_client_connect(self.first_view.take)
         ViewerLoop(self.state, self.first_view, viewer).start()

@@ -88,7 +88,7 @@ def test_vertices_move_with_the_faces_around_them(frozen: FrozenAvatar) -> None:
 
 
 def test_the_command_writes_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export, "open_run", lambda run: Run(None, small_avatar(), tmp_path))  # pyright: ignore[reportArgumentType]
+    monkeypatch.setattr(export, "open_run", lambda run, data: Run(None, small_avatar(), tmp_path))  # pyright: ignore[reportArgumentType]
     export.main([str(tmp_path), "--frame", "1", "--formats", "splats", "glb", "obj", "ply", "--sh-degree", "0"])
     written = {path.name for path in (tmp_path / "export").iterdir()}
     assert written == {"avatar_000001_splats.ply", "avatar.glb", "avatar_000001.obj", "avatar_000001.ply"}
@@ -100,7 +100,7 @@ def test_the_command_writes_everything(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_frame_that_is_not_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(export, "open_run", lambda run: Run(None, small_avatar(), tmp_path))  # pyright: ignore[reportArgumentType]
+    monkeypatch.setattr(export, "open_run", lambda run, data: Run(None, small_avatar(), tmp_path))  # pyright: ignore[reportArgumentType]
     with pytest.raises(SystemExit):
         export.main([str(tmp_path), "--frame", "99"])
     assert "0 to 2" in capsys.readouterr().err

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from fmgs_dataparsers.capture import Capture, Frame, Split
 from fmgs_dataparsers.protocols import subject_of
+from rich.markup import escape
 from rich.progress import track
 
 from fmgs_nerfstudio.evaluation.pictures import Image, picture
@@ -84,7 +85,7 @@ def evaluate(run: Run, n_panels: int, n_worst: int) -> RunResult:
     """Measure every held-out image of `run`, and draw `n_panels` of each split and the `n_worst` ones by PSNR."""
     model, folder = run.model.eval(), run.folder
     name = f"{folder.parent.parent.name}/{folder.name}"
-    views = [_measured(run, index) for index in track(_readable(run), f"Evaluating {name}")]
+    views = [_measured(run, index) for index in track(_readable(run), f"Evaluating {escape(name)}")]
     chosen: list[ViewResult] = []
     for split in SPLITS:
         members = [view for view in views if view.split == split]
@@ -156,7 +157,6 @@ def png(image: Image) -> bytes:
 def _facts(run: Run) -> dict[str, str]:
     model, capture = run.model, run.model.kwargs["metadata"]["capture"]
     device = torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else "CPU"
-    steps = [int(path.stem.split("-")[-1]) + 1 for path in (run.folder / "nerfstudio_models").glob("step-*.ckpt")]
     _, width, height = capture.intrinsics(capture.splits["train"][0].camera)
     counts = {split: len(frames) for split, frames in capture.splits.items() if frames}
     return {
@@ -165,7 +165,7 @@ def _facts(run: Run) -> dict[str, str]:
         "split": capture.protocol,
         "images": ", ".join(f"{count} {split.replace('_', ' ')}" for split, count in counts.items()),
         "image size": f"{width} x {height}",
-        "training steps": f"{max(steps):,}",
+        "training steps": f"{model.step + 1:,}",
         "surfels": f"{len(model.template.faces):,}",
         "evaluated on": f"{device}, {torch.get_num_threads()} threads" if device == "CPU" else device,
     }
