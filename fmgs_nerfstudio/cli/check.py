@@ -21,7 +21,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from fmgs_nerfstudio.cli.errors import in_one_line
-from fmgs_nerfstudio.evaluation.check.fit_check import FitReport, check_capture, priors_at_hand
+from fmgs_nerfstudio.judge.fit_check import FitReport, check_capture, priors_at_hand
 from fmgs_nerfstudio.evaluation.check.gradient_table import gradient_table, leaks
 from fmgs_nerfstudio.evaluation.check.page import html_page, overlay_sheet
 from fmgs_nerfstudio.evaluation.gradients import gradient_norms

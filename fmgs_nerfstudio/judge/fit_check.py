@@ -15,9 +15,9 @@ from fmgs_dataparsers.capture import Capture, CaptureError, Frame, Split
 from jaxtyping import Float
 
 from fmgs_nerfstudio.arrays import Array
-from fmgs_nerfstudio.evaluation.check.alternatives import ALTERNATIVES, Alternative
-from fmgs_nerfstudio.evaluation.check.pixel_centres import pixel_centres_doubt, shift_of
-from fmgs_nerfstudio.evaluation.check.silhouette import Silhouettes, View, view_of
+from fmgs_nerfstudio.judge.alternatives import ALTERNATIVES, Alternative
+from fmgs_nerfstudio.judge.pixel_centres import pixel_centres_doubt, shift_of
+from fmgs_nerfstudio.judge.silhouette import Silhouettes, View, view_of
 from fmgs_nerfstudio.maps.info import KINDS
 
 GOOD = 0.7
