@@ -11,7 +11,7 @@ from nerfstudio.engine.optimizers import AdamOptimizerConfig
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.plugins.types import MethodSpecification
 
-from fmgs_nerfstudio.data import FMGSDataManagerConfig
+from fmgs_nerfstudio.data import FMGSDataManagerConfig, refuse_unready
 from fmgs_nerfstudio.fields.skinning import SkinningFieldConfig
 from fmgs_nerfstudio.modalities import RenderingConfig
 from fmgs_nerfstudio.model import FMGSModelConfig, default_n_vertices, refines_poses
@@ -53,7 +53,7 @@ class FMGSTrainerConfig(TrainerConfig):
     def resolve_defaults(self) -> None:
         """Fill what depends on the capture or on the length of the run: vertices, pose refinement, decays.
 
-        Raises ValueError for mixed precision.
+        Raises ValueError for mixed precision, SystemExit where the capture is not ready.
         """
         if self.mixed_precision:
             raise ValueError(
@@ -64,6 +64,7 @@ class FMGSTrainerConfig(TrainerConfig):
         datamanager.data = (datamanager.data or datamanager.dataparser.data).resolve()
         datamanager.dataparser.data = datamanager.data
         capture = datamanager.dataparser.setup().capture()
+        refuse_unready(capture, datamanager.check_fit)
         if model.n_vertices is None:
             model.n_vertices = default_n_vertices(capture.person_pixels)
         if model.refine_poses is None:

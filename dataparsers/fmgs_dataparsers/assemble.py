@@ -21,6 +21,7 @@ from fmgs_dataparsers.capture import Capture, CaptureError, Frame, LeftOut, Pinh
 from fmgs_dataparsers.conventions import BodyFile, Fit, PixelCentres, our_intrinsics, upward
 from fmgs_dataparsers.files import IMAGE_SUFFIXES, image_size, is_whole
 from fmgs_dataparsers.masks import MaskSource, NoMask, PriorMask
+from fmgs_dataparsers.plausible import ImpossibleError, camera_fault, check_body, names_of
 from fmgs_dataparsers.protocols import ChosenSplit, choose
 from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.maps.maps import Priors, open_priors
@@ -28,7 +29,7 @@ from fmgs_nerfstudio.maps.maps import Priors, open_priors
 Gender = Literal["auto", "neutral", "male", "female"]
 CAMERA = "camera"
 """Name of the camera of a capture that has one."""
-_LEAST_COVERAGE = 1e-4  # share of an image below which its mask holds no person
+_LEAST_COVERAGE = 1e-4  # share of an image below which its mask holds no person, or nothing but a person
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,8 @@ class Calibration:
     distortion: Float[Array, "5"] | None = None
     size: tuple[int, int] | None = None
     """Width and height; none: that of most of its images."""
+    file: Path | None = None
+    """Where it was read."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +99,10 @@ def assemble(recording: Recording, options: ReadOptions) -> Capture:
     """Check the frames, gather their fits, and report what is left out.
 
     Raises:
-        CaptureError: no training image can be used.
+        CaptureError: no training image can be used, or a camera or a fit has values that are impossible.
     """
+    if options.downscale is not None and options.downscale < 1:
+        raise CaptureError(f"--downscale-factor is {options.downscale}; expected 1 or more")
     priors = open_priors(recording.root)
     shots: dict[Split, list[Shot]] = {
         split: [_with_mask(shot, priors, options.need_masks) for shot in members]
@@ -116,6 +121,7 @@ def assemble(recording: Recording, options: ReadOptions) -> Capture:
     report = _report(left_out)
     if not good["train"]:
         raise CaptureError(f"{recording.root}: no training image can be used.\n{report or '  the split names none'}")
+    _refuse_impossible(recording, checks, good)
     if report:
         CONSOLE.log(f"{recording.root}: left out\n{report}")
     indices = sorted({shot.frame_index for members in good.values() for shot in members})
@@ -134,6 +140,9 @@ def assemble(recording: Recording, options: ReadOptions) -> Capture:
         if name in used
     }
     largest = max(max(camera.width, camera.height) for camera in cameras.values())
+    smallest = min(min(camera.width, camera.height) for camera in cameras.values())
+    if options.downscale and options.downscale > smallest:
+        raise CaptureError(f"--downscale-factor {options.downscale} leaves nothing of images of {smallest} pixels")
     return Capture(
         root=recording.root,
         layout=recording.layout,
@@ -196,13 +205,14 @@ class _Checks:
     def __init__(self, recording: Recording, shots: Sequence[Shot]) -> None:
         self.faults: dict[Shot, tuple[str, str]] = {}
         self.fits: dict[int, Fit] = {}
+        self.impossible: dict[int, ImpossibleError] = {}
         unique = list(dict.fromkeys(shots))
         sizes = {shot: self._image(shot) for shot in unique}
         self.sizes = {
             name: calibration.size or _most_common(sizes[shot] for shot in unique if shot.camera == name)
             for name, calibration in recording.cameras.items()
         }
-        broken = self._fits(recording.fit, sorted({shot.frame_index for shot in unique}))
+        broken = self._fits(recording, sorted({shot.frame_index for shot in unique}))
         for shot in unique:
             if shot not in self.faults:
                 fault = broken.get(shot.frame_index) or _size_fault(shot, sizes[shot], self.sizes[shot.camera])
@@ -222,14 +232,37 @@ class _Checks:
             self.faults[shot] = ("unreadable", f"{shot.image} is truncated; copy it again from its source")
         return size
 
-    def _fits(self, fit: Callable[[int], Fit], indices: Sequence[int]) -> dict[int, tuple[str, str]]:
+    def _fits(self, recording: Recording, indices: Sequence[int]) -> dict[int, tuple[str, str]]:
         broken = {}
         for index in indices:
             try:
-                self.fits[index] = fit(index)
+                self.fits[index] = fit = recording.fit(index)
+                check_body(recording.root, fit.pose, fit.pelvis, fit.betas)
+            except ImpossibleError as error:
+                self.impossible[index] = error
             except CaptureError as error:
                 broken[index] = ("without parameters", str(error))
         return broken
+
+
+def _refuse_impossible(recording: Recording, checks: _Checks, good: Mapping[Split, Sequence[Shot]]) -> None:
+    shots = list(dict.fromkeys(shot for members in good.values() for shot in members))
+    faults = {
+        name: fault
+        for name in dict.fromkeys(shot.camera for shot in shots)
+        for camera in [recording.cameras[name]]
+        if (fault := camera_fault(camera.K, camera.world_to_camera, checks.sizes[name]))
+    }
+    if faults:
+        first, fault = next(iter(faults.items()))
+        file = recording.cameras[first].file or recording.root
+        raise ImpossibleError(f"{file}: camera {names_of(list(faults))}: {fault}; correct the calibration")
+    if impossible := [shot for shot in shots if shot.frame_index in checks.impossible]:
+        raise ImpossibleError(
+            f"{recording.root}: {len(impossible)} of {len(shots)} images have a fit that is none: "
+            f"{names_of([shot.name for shot in impossible])}\n"
+            f"  ({checks.impossible[impossible[0].frame_index]}). Correct it, or write NaN: such frames are left out"
+        )
 
 
 def _size_fault(shot: Shot, size: tuple[int, int] | None, expected: tuple[int, int]) -> tuple[str, str] | None:
@@ -249,8 +282,8 @@ def _size_fault(shot: Shot, size: tuple[int, int] | None, expected: tuple[int, i
 
 
 def _without_person(shots: Sequence[Shot]) -> dict[Shot, tuple[str, str]]:
-    """Those of images of one size whose mask is empty. No image packs smaller than an empty one, so the smallest files
-    are decoded, until 16 in a row have a person; arrays, which are not packed, all."""
+    """Those of images of one size whose mask is empty or covers everything. No image packs smaller than one that is the
+    same everywhere, so the smallest files are decoded, until 16 in a row have a person; arrays, not packed, all."""
     made = [(shot, shot.mask.file) for shot in shots if shot.mask and not isinstance(shot.mask, NoMask)]
     masks = [(file.stat().st_size, shot) for shot, file in made]
     faults: dict[Shot, tuple[str, str]] = {}
@@ -271,6 +304,8 @@ def _person_fault(shot: Shot) -> tuple[str, str] | None:
         covered = shot.mask.read().mean()
     except CaptureError as error:
         return "without a mask", str(error)
+    if covered > 1 - _LEAST_COVERAGE:
+        return "without an outline", f"the mask {shot.mask.file} covers the whole image"
     return None if covered >= _LEAST_COVERAGE else ("without a person", f"the mask {shot.mask.file} is empty")
 
 

@@ -21,12 +21,13 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from fmgs_nerfstudio.cli.errors import in_one_line
-from fmgs_nerfstudio.judge.fit_check import FitReport, check_capture, priors_at_hand
 from fmgs_nerfstudio.evaluation.check.gradient_table import gradient_table, leaks
 from fmgs_nerfstudio.evaluation.check.page import html_page, overlay_sheet
 from fmgs_nerfstudio.evaluation.gradients import gradient_norms
 from fmgs_nerfstudio.evaluation.runs import RunError, open_run
 from fmgs_nerfstudio.files import atomic_path
+from fmgs_nerfstudio.judge.fit_check import FRAMES, FitReport, check_capture
+from fmgs_nerfstudio.judge.prior_maps import share_of_priors
 from fmgs_nerfstudio.maps.maps import PriorsError
 
 _WORST = 5
@@ -51,7 +52,7 @@ class Check:
     """Gender of the SMPL model. auto: from the folder's name for PeopleSnapshot, else neutral."""
     pixel_centres: PixelCentresChoice = "auto"
     """Pixel centres of the capture's calibration: whole (OpenCV), or half (+0.5). auto: as its layout has them."""
-    frames: int = 64
+    frames: int = FRAMES
     """Approximate number of frames to check, over training and held-out images; at least two of every camera."""
     out: Path | None = None
     """Folder for the sheet and the page. Default: check/ in the capture."""
@@ -109,10 +110,7 @@ def facts_of(report: FitReport) -> dict[str, str]:
         "images": _sizes(capture),
         "cameras": _cameras(capture),
         "poses": f"{len(capture.poses)}, {len(capture.betas)} betas, body model {capture.body_model.name}",
-        "priors": ", ".join(
-            f"{kind} {count} of {len(capture.splits['train'])}" for kind, count in priors_at_hand(capture).items()
-        )
-        + " training frames",
+        "priors": share_of_priors(capture),
     }
     if report.frames:
         coverage = np.array([frame.coverage for frame in report.frames])
