@@ -123,6 +123,8 @@ def refuse_unready(capture: Capture, check_fit: bool) -> None:
                 "--pipeline.datamanager.check-fit False trains on it all the same"
             )
         raise SystemExit("\nerror: " + "\n".join(told))
+    if report:
+        CONSOLE.log(f"Ready: body and masks overlap by {report.mean:.2f} (mean IoU of {len(report.frames)} frames)")
 
 
 class FMGSDataManager(FullImageDatamanager[AvatarDataset]):

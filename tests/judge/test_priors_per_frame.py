@@ -12,6 +12,8 @@ import pytest
 import torch
 from fmgs_dataparsers.capture import Capture
 from fmgs_dataparsers.parser import open_capture
+from support.known_person import HEIGHT, WIDTH, Person
+from support.layout_capture import zju
 from support.priors_capture import network
 from support.silhouette_capture import content, write_content
 from support.trainer_runs import config_for, train
@@ -20,8 +22,8 @@ from torch import Tensor
 from fmgs_nerfstudio.avatar import Avatar, Distilled
 from fmgs_nerfstudio.cli.check import main
 from fmgs_nerfstudio.data import AvatarDataset
-from fmgs_nerfstudio.judge.prior_maps import priors_at_hand
-from fmgs_nerfstudio.maps.maps import Kind, PriorsInfo
+from fmgs_nerfstudio.judge.prior_maps import prior_problems, priors_at_hand
+from fmgs_nerfstudio.maps.maps import Kind, PriorsInfo, PriorsWriter, SapiensWriter
 from fmgs_nerfstudio.modalities import all_terms
 from fmgs_nerfstudio.objective import LossInputs, LossWeights, Objective
 from fmgs_nerfstudio.priors.estimate import Job, estimate
@@ -197,3 +199,30 @@ def test_maps_of_other_frames_are_none_of_training(tmp_path: Path) -> None:
     trainer = train(config_for(capture.root, tmp_path / "out", 1))
     model: Any = trainer.pipeline.model
     assert set(model.objective.terms) & ALL == {"L_d", "L_n"}
+
+
+@pytest.mark.parametrize("sapiens", [False, True])
+def test_headers_of_all_maps_and_pixels_of_some_are_looked_at(tmp_path: Path, sapiens: bool) -> None:
+    person = Person(20)
+    zju(tmp_path, person, cameras=1)
+    root = tmp_path / "CoreView_377"
+    writer = SapiensWriter(root) if sapiens else PriorsWriter(root, UntilInterrupted.info)
+    for i in range(person.n):
+        for kind, values in UntilInterrupted(1)([np.zeros((HEIGHT, WIDTH, 3), np.uint8)])[0].items():
+            writer.write(kind, "Camera_B1", f"{i:06d}", values)
+    capture = open_capture(root)
+    assert prior_problems(capture) == []
+    priors = capture.priors
+    assert priors is not None
+    odd, even = (priors.path("depth", "Camera_B1", f"{i:06d}") for i in (7, 8))
+    odd.write_bytes(odd.read_bytes()[:-40])
+    (problem,) = prior_problems(capture)
+    assert re.match(r"1 of 20 prior maps of kind depth cannot be used: Camera_B1/000007 \(", problem)
+    assert str(odd) in problem
+    other = np.zeros((HEIGHT // 2, WIDTH), np.float32)
+    np.save(even, other) if sapiens else writer.write("depth", "Camera_B1", even.stem, other)
+    assert "2 of 20" in prior_problems(capture)[0]
+    odd.unlink()
+    (problem,) = prior_problems(capture)
+    assert "1 of 19 prior maps" in problem
+    assert f"has {WIDTH} x {HEIGHT // 2} pixels" in problem
