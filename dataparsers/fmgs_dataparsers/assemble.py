@@ -101,8 +101,6 @@ def assemble(recording: Recording, options: ReadOptions) -> Capture:
     Raises:
         CaptureError: no training image can be used, or a camera or a fit has values that are impossible.
     """
-    if options.downscale is not None and options.downscale < 1:
-        raise CaptureError(f"--downscale-factor is {options.downscale}; expected 1 or more")
     priors = open_priors(recording.root)
     shots: dict[Split, list[Shot]] = {
         split: [_with_mask(shot, priors, options.need_masks) for shot in members]
@@ -139,10 +137,6 @@ def assemble(recording: Recording, options: ReadOptions) -> Capture:
         for name, calibration in recording.cameras.items()
         if name in used
     }
-    largest = max(max(camera.width, camera.height) for camera in cameras.values())
-    smallest = min(min(camera.width, camera.height) for camera in cameras.values())
-    if options.downscale and options.downscale > smallest:
-        raise CaptureError(f"--downscale-factor {options.downscale} leaves nothing of images of {smallest} pixels")
     return Capture(
         root=recording.root,
         layout=recording.layout,
@@ -155,7 +149,7 @@ def assemble(recording: Recording, options: ReadOptions) -> Capture:
         body_model=recording.body.path,
         up=recording.up or upward(poses),
         priors=priors,
-        downscale=options.downscale or max(1, round(largest / 512)),
+        downscale=_downscale(options.downscale, [size for c in cameras.values() for size in (c.width, c.height)]),
         background=recording.split.background,
         left_out=left_out,
         pixel_centres=options.pixel_centres,
@@ -328,6 +322,14 @@ def _camera(calibration: Calibration, size: tuple[int, int], pixel_centres: Pixe
     width, height = size
     K = our_intrinsics(calibration.K, pixel_centres)
     return PinholeCamera(K, calibration.world_to_camera, width, height, calibration.distortion)
+
+
+def _downscale(wanted: int | None, sides: Sequence[int]) -> int:
+    if wanted is None:
+        return max(1, round(max(sides) / 512))
+    if not 1 <= wanted <= min(sides):
+        raise CaptureError(f"--downscale-factor is {wanted}; expected 1 to {min(sides)}, the images' shorter side")
+    return wanted
 
 
 def _frame(shot: Shot, row: Mapping[int, int]) -> Frame:

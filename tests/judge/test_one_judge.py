@@ -21,6 +21,7 @@ from support.silhouette_capture import Content, content, write_content
 from support.trainer_runs import config_for, train
 
 from fmgs_nerfstudio.cli.check import main
+from fmgs_nerfstudio.data import FMGSDataManager
 from fmgs_nerfstudio.maps.maps import Kind, PriorsInfo, PriorsWriter
 from fmgs_nerfstudio.method import FMGSTrainerConfig
 
@@ -344,5 +345,6 @@ def test_what_is_odd_but_good_trains(tmp_path: Path, capsys: pytest.CaptureFixtu
     trainer = train(config(root, tmp_path / "out"))
     assert isinstance(trainer, Trainer)
     assert trainer.step == 1
+    assert isinstance(trainer.pipeline.datamanager, FMGSDataManager)
     assert len(trainer.pipeline.datamanager.train_dataset) == left
     assert all(torch.isfinite(value).all() for value in trainer.pipeline.model.state_dict().values())
