@@ -23,7 +23,7 @@ from scipy.spatial.transform import Rotation
 from fmgs_nerfstudio import demo
 from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.body import BodyModel
-from fmgs_nerfstudio.evaluation.check.fit_check import check_capture
+from fmgs_nerfstudio.judge.fit_check import check_capture
 
 BODY = Path(demo.__file__).parent / "assets" / "body_demo.npz"  # yours: SMPL_NEUTRAL.pkl
 

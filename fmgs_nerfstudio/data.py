@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -20,9 +20,13 @@ from nerfstudio.data.datamanagers.full_images_datamanager import FullImageDatama
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from nerfstudio.utils.rich_utils import CONSOLE
+from rich.markup import escape
 from torch import Tensor
 
-from fmgs_nerfstudio.maps.maps import PriorsError
+from fmgs_nerfstudio.arrays import Array
+from fmgs_nerfstudio.judge.fit_check import check_capture
+from fmgs_nerfstudio.judge.prior_maps import LEARNT, prior_problems
+from fmgs_nerfstudio.maps.maps import Kind, PriorsError
 from fmgs_nerfstudio.metrics.bounds import BodyBounds
 
 Batch = dict[str, Any]
@@ -39,6 +43,7 @@ class AvatarDataset(InputDataset):
         self.frames: tuple[Frame, ...] = self.metadata["frames"]
         self.background = torch.tensor(self.metadata["background"])
         self.with_truth = False
+        self._told: set[str] = set()
         self.bounds = BodyBounds(self.capture)
 
     def get_data(self, image_idx: int, image_type: Literal["uint8", "float32"] = "float32") -> Batch:
@@ -57,9 +62,19 @@ class AvatarDataset(InputDataset):
         if self.with_truth:
             maps["bound"] = torch.from_numpy(self.bounds.mask(frame))[..., None]
         else:
-            priors = ((kind, self.capture.prior(kind, frame)) for kind in ("depth", "normal", "semantics"))
+            priors = ((kind, self._prior(kind, frame)) for kind in LEARNT)
             maps |= {f"prior_{kind}": torch.tensor(value) for kind, value in priors if value is not None}
         return {"image_idx": image_idx, "image": image, "mask": mask, **maps}
+
+    def _prior(self, kind: Kind, frame: Frame) -> Array | None:
+        """None, told once, also where a map turns out to be damaged: the start looked at headers and a few maps."""
+        try:
+            return self.capture.prior(kind, frame)
+        except (CaptureError, PriorsError) as error:
+            if str(error) not in self._told:
+                CONSOLE.log(escape(f"{frame.camera}/{frame.stem} trains without its {kind} map: {error}"))
+            self._told.add(str(error))
+            return None
 
 
 @dataclass
@@ -71,6 +86,8 @@ class FMGSDataManagerConfig(FullImageDatamanagerConfig):
     """Reader of the capture."""
     cache_megabytes: int = 2048
     """Memory for decoded frames, in megabytes per split."""
+    check_fit: bool = True
+    """Refuse a capture whose body is not on the person, as fmgs-check does. False: train on it all the same."""
     crop_margin: float | None = 0.25
     """Training crops images to the mask's box plus this fraction of its longer side. None: whole images."""
     train_cameras_sampling_seed: int = 42
@@ -87,6 +104,27 @@ class FMGSDataManagerConfig(FullImageDatamanagerConfig):
     max_thread_workers: tyro.conf.Suppress[int | None] = None
     train_cameras_sampling_strategy: tyro.conf.Suppress[Literal["random", "fps"]] = "random"
     fps_reset_every: tyro.conf.Suppress[int] = 100
+
+
+@lru_cache(maxsize=4)
+def refuse_unready(capture: Capture, check_fit: bool) -> None:
+    """Judge the capture as `fmgs-check` does, before anything is written.
+
+    Raises:
+        SystemExit: it is not ready, told without a traceback (see `FMGSDataParser.capture`).
+    """
+    report = check_capture(capture, doubts=False) if check_fit else None
+    broken, misfits = (report.broken, report.misfits) if report else (prior_problems(capture), ())
+    if broken or misfits:
+        told = [f"{capture.root} is not ready: {problem}" for problem in (*broken, *misfits)]
+        if misfits:
+            told.append(
+                f"  fmgs-check {capture.root} draws it. Where you know better, "
+                "--pipeline.datamanager.check-fit False trains on it all the same"
+            )
+        raise SystemExit("\nerror: " + "\n".join(told))
+    if report:
+        CONSOLE.log(f"Ready: body and masks overlap by {report.mean:.2f} (mean IoU of {len(report.frames)} frames)")
 
 
 class FMGSDataManager(FullImageDatamanager[AvatarDataset]):
@@ -112,7 +150,10 @@ class FMGSDataManager(FullImageDatamanager[AvatarDataset]):
     def next_train(self, step: int) -> tuple[Cameras, Batch]:
         """The frame of this step: every frame once per pass, each pass in an order of its own."""
         order = (self._train_index(s) for s in range(step, step + len(self.train_dataset)))
-        index, batch = self.cached_train.first(order, [self._train_index(s) for s in (step + 1, step + 2)])
+        try:
+            index, batch = self.cached_train.first(order, [self._train_index(s) for s in (step + 1, step + 2)])
+        except CaptureError as error:
+            raise SystemExit(f"\nerror: {error}") from error
         camera, batch = crop_to_person(self.train_cameras[index : index + 1], batch, self.config.crop_margin)
         return camera, {name: self._on_device(value) for name, value in batch.items()}
 
@@ -200,7 +241,7 @@ class FrameCache:
         self._load, self._length, self._bytes = load, length, megabytes * 2**20
         self._frames: OrderedDict[int, Future[Batch]] = OrderedDict()
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fmgs-decode")
-        self._unreadable: set[int] = set()
+        self._unreadable: dict[int, Exception] = {}
 
     def __len__(self) -> int:
         return self._length
@@ -217,7 +258,8 @@ class FrameCache:
         for index in candidates:
             if (batch := self.readable(index, ahead)) is not None:
                 return index, batch
-        raise CaptureError("no image of the capture can be decoded; copy it again from its source")
+        cause = next(iter(self._unreadable.values()))
+        raise CaptureError(f"none of {len(self._unreadable)} images of the capture can be decoded: {cause}")
 
     def readable(self, index: int, ahead: Iterable[int] = ()) -> Batch | None:
         """Frame `index`, or None, told once, where one of its files is corrupt inside: opening the capture looked at
@@ -226,8 +268,8 @@ class FrameCache:
             return self.get(index, ahead)
         except (CaptureError, PriorsError) as error:
             if index not in self._unreadable:
-                CONSOLE.log(f"Skipped: {error}")
-            self._unreadable.add(index)
+                CONSOLE.log(escape(f"Skipped: {error}"))
+            self._unreadable[index] = error
             return None
 
     def get(self, index: int, ahead: Iterable[int] = ()) -> Batch:

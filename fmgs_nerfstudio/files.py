@@ -9,6 +9,20 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+def ensure_writable(folder: Path) -> None:
+    """Try whether files can be put into `folder`, which may be still to be made: before the work, not after it.
+
+    Raises:
+        OSError: they cannot; names the folder.
+    """
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise OSError(f"{folder} cannot be written to: {error.strerror}") from error
+
+
 @contextmanager
 def atomic_path(path: Path) -> Generator[Path]:
     """Yield a temporary path beside `path`, with its suffix; moved onto `path` when the block ends without an error.

@@ -14,7 +14,7 @@ from nerfstudio.engine.optimizers import AdamOptimizerConfig
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.plugins.types import MethodSpecification
 
-from fmgs_nerfstudio.data import FMGSDataManagerConfig
+from fmgs_nerfstudio.data import FMGSDataManagerConfig, refuse_unready
 from fmgs_nerfstudio.fields.skinning import SkinningFieldConfig
 from fmgs_nerfstudio.modalities import RenderingConfig
 from fmgs_nerfstudio.model import FMGSModelConfig, default_n_vertices, refines_poses
@@ -59,7 +59,7 @@ class FMGSTrainerConfig(TrainerConfig):
     def resolve_defaults(self) -> Capture:
         """Read the capture, and fill what depends on it or on the length of the run: vertices, pose refinement, decays.
 
-        Raises ValueError for mixed precision.
+        Raises ValueError for mixed precision, SystemExit where the capture is not ready.
         """
         if self.mixed_precision:
             raise ValueError(
@@ -72,6 +72,7 @@ class FMGSTrainerConfig(TrainerConfig):
         datamanager.dataparser.data = Path(datamanager.data)
         datamanager.dataparser.kept = None  # training needs the capture itself
         capture = datamanager.dataparser.setup().capture()
+        refuse_unready(capture, datamanager.check_fit)
         if model.n_vertices is None:
             model.n_vertices = default_n_vertices(capture.person_pixels)
         if model.refine_poses is None:

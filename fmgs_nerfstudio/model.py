@@ -33,6 +33,7 @@ from fmgs_nerfstudio.fields.light import Irradiance, Light, LightConfig
 from fmgs_nerfstudio.fields.pose_encoder import PoseEncoder, PoseEncoderConfig
 from fmgs_nerfstudio.fields.skinning import SkinningField, SkinningFieldConfig, SurfaceWeights, blend, fit_to_surface
 from fmgs_nerfstudio.fields.volumes import FeatureVolume
+from fmgs_nerfstudio.judge.prior_maps import priors_at_hand, share_of_priors
 from fmgs_nerfstudio.maps.maps import Kind
 from fmgs_nerfstudio.metrics.image import image_metrics
 from fmgs_nerfstudio.metrics.lpips import available_lpips
@@ -339,11 +340,15 @@ class FMGSModel(Model):
         return 0
 
     def _priors(self, capture: Capture) -> frozenset[Kind]:
-        """Kinds of prior maps that the capture has; says by name what training does without."""
-        kinds: frozenset[Kind] = capture.priors.kinds if capture.priors else frozenset()
-        if missing := [name for name, term in all_terms().items() if term.prior and term.prior not in kinds]:
-            CONSOLE.log(f"The capture lacks prior maps; training goes on without {', '.join(missing)}")
-        return kinds
+        """Kinds of prior maps that training frames have; says how many do, and what training does without."""
+        counts, total = priors_at_hand(capture), len(capture.splits["train"])
+        told = f"Prior maps: {share_of_priors(capture)}"
+        if missing := [name for name, term in all_terms().items() if term.prior and not counts.get(term.prior)]:
+            told += f"; training goes on without {', '.join(missing)}"
+        if any(0 < count < total for count in counts.values()):
+            told += "; a frame without a map trains without its losses"
+        CONSOLE.log(told)
+        return frozenset(kind for kind, count in counts.items() if count)
 
     def set_run_length(self, steps: int) -> None:
         """Steps that the schedule's fractions refer to."""

@@ -109,7 +109,7 @@ class Term:
     modalities: tuple[str, ...] = ()
     """Rendered modalities."""
     prior: Kind | None = None
-    """Prior map without which the term is left out."""
+    """Prior map that it learns from: a frame without one trains without the term."""
     weight: float | None = None
     """Weight of a term that `LossWeights` does not list."""
 
@@ -182,8 +182,12 @@ class Objective:
         return self.weights.at(progress)[name] if own is None else own
 
     def __call__(self, inputs: LossInputs, progress: float) -> dict[str, Float[Tensor, ""]]:
-        """The weighted terms, by name."""
-        return {name: self.weight(name, progress) * term.compute(inputs) for name, term in self.terms.items()}
+        """The weighted terms, by name; without those whose prior map this frame lacks."""
+        return {
+            name: self.weight(name, progress) * term.compute(inputs)
+            for name, term in self.terms.items()
+            if term.prior is None or f"prior_{term.prior}" in inputs.batch
+        }
 
 
 def neighbours_of(points: Float[Tensor, "N 3"]) -> Int[Tensor, "N K"]:

@@ -203,6 +203,7 @@ class Bench:
         made = copy.deepcopy(fmgs_avatar.config)
         assert isinstance(made, FMGSTrainerConfig)
         made.pipeline.datamanager.data = self.capture
+        made.pipeline.datamanager.check_fit = False  # the card is judged, not the capture
         made.output_dir, made.timestamp, made.vis = self.runs, name, "tensorboard"
         made.max_num_iterations = made.steps_per_save = steps
         made.steps_per_eval_image = 0

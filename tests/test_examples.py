@@ -82,6 +82,7 @@ def test_a_modality_is_added_and_learned(tmp_path: Path, monkeypatch: pytest.Mon
     """The capture is gray, so its chromaticity is white: from the sigmoid's middle the map goes there."""
     write_capture(tmp_path / "CoreView_1")
     monkeypatch.setattr(fmgs_avatar.config.pipeline.model, "schedule", Schedule(skinning_fit_steps=10))
+    monkeypatch.setattr(fmgs_avatar.config.pipeline.datamanager, "check_fit", False)  # its masks are of nobody
     monkeypatch.setattr(fmgs_avatar.config.optimizers["distilled"]["optimizer"], "lr", 0.05)  # ten times as fast
     torch.manual_seed(0)
     with mock.patch.dict(MODALITIES):

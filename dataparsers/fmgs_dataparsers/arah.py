@@ -22,6 +22,7 @@ from fmgs_dataparsers.files import arrays, by_name, entries, images_in, natural,
 from fmgs_dataparsers.masks import NonzeroMask
 from fmgs_dataparsers.own_video import row_of
 from fmgs_dataparsers.people_snapshot import gender_of, read_camera
+from fmgs_dataparsers.plausible import inside
 from fmgs_dataparsers.protocols import choose
 
 NAME = "arah"
@@ -108,10 +109,10 @@ def _calibrations(path: Path) -> dict[str, Calibration]:
     if not isinstance(names, list):
         raise CaptureError(f"{path}: expected all_cam_names to be a list")
     calibrations = {}
-    for name in map(str, names):
+    for name in (str(inside(path, name)) for name in names):
         (camera,) = entries(path, content, name)
         K, R, T, D = arrays(path, camera, K=(3, 3), R=(3, 3), T=(3,), D=(5,))
-        calibrations[name] = Calibration(K, world_to_camera(R, T), D)
+        calibrations[name] = Calibration(K, world_to_camera(R, T), D, file=path)
     return calibrations
 
 

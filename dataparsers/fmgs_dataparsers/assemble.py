@@ -25,6 +25,7 @@ from fmgs_dataparsers.conventions import BodyFile, Fit, PixelCentres, our_intrin
 from fmgs_dataparsers.files import IMAGE_SUFFIXES, image_size, is_whole
 from fmgs_dataparsers.mask_folder import FolderMask, MaskFolder, alpha_of, around
 from fmgs_dataparsers.masks import MaskSource, NoMask, PriorMask
+from fmgs_dataparsers.plausible import ImpossibleError, camera_fault, check_body, names_of
 from fmgs_dataparsers.protocols import ChosenSplit, choose
 from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.maps.maps import Priors, open_priors
@@ -34,7 +35,7 @@ CAMERA = "camera"
 """Name of the camera of a capture that has one."""
 _FRAMES_FOR_IDS = 8
 _NEAREST = 0.1  # metres before a camera
-_LEAST_COVERAGE = 1e-4  # share of an image below which its mask holds no person
+_LEAST_COVERAGE = 1e-4  # share of an image below which its mask holds no person, or nothing but a person
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,8 @@ class Calibration:
     distortion: Float[Array, "5"] | None = None
     size: tuple[int, int] | None = None
     """Width and height; none: that of most of its images."""
+    file: Path | None = None
+    """Where it was read."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ def assemble(recording: Recording, options: ReadOptions) -> Capture:
     """Check the frames, gather their fits, and report what is left out.
 
     Raises:
-        CaptureError: no training image can be used.
+        CaptureError: no training image can be used, or a camera or a fit has values that are impossible.
     """
     priors = open_priors(recording.root)
     bare = dict.fromkeys(shot.image for members in recording.shots.values() for shot in members if shot.mask is None)
@@ -124,6 +127,7 @@ def assemble(recording: Recording, options: ReadOptions) -> Capture:
     report = _report(left_out)
     if not good["train"]:
         raise CaptureError(f"{recording.root}: no training image can be used.\n{report or '  the split names none'}")
+    _refuse_impossible(recording, checks, good)
     if report:
         CONSOLE.log(f"{recording.root}: left out\n{report}")
     indices = sorted({shot.frame_index for members in good.values() for shot in members})
@@ -141,7 +145,6 @@ def assemble(recording: Recording, options: ReadOptions) -> Capture:
         for name, calibration in recording.cameras.items()
         if name in used
     }
-    largest = max(max(camera.width, camera.height) for camera in cameras.values())
     return Capture(
         root=recording.root,
         layout=recording.layout,
@@ -154,7 +157,7 @@ def assemble(recording: Recording, options: ReadOptions) -> Capture:
         body_model=recording.body.path,
         up=recording.up or upward(poses),
         priors=priors,
-        downscale=options.downscale or max(1, round(largest / 512)),
+        downscale=_downscale(options.downscale, [size for c in cameras.values() for size in (c.width, c.height)]),
         background=recording.split.background,
         left_out=left_out,
         pixel_centres=options.pixel_centres,
@@ -204,13 +207,14 @@ class _Checks:
     def __init__(self, recording: Recording, shots: Sequence[Shot]) -> None:
         self.faults: dict[Shot, tuple[str, str]] = {}
         self.fits: dict[int, Fit] = {}
+        self.impossible: dict[int, ImpossibleError] = {}
         unique = list(dict.fromkeys(shots))
         sizes = {shot: self._image(shot) for shot in unique}
         self.sizes = {
             name: calibration.size or _most_common(sizes[shot] for shot in unique if shot.camera == name)
             for name, calibration in recording.cameras.items()
         }
-        broken = self._fits(recording.fit, sorted({shot.frame_index for shot in unique}))
+        broken = self._fits(recording, sorted({shot.frame_index for shot in unique}))
         for shot in unique:
             if shot not in self.faults:
                 fault = broken.get(shot.frame_index) or _size_fault(shot, sizes[shot], self.sizes[shot.camera])
@@ -235,7 +239,7 @@ class _Checks:
         """Say what the masks of each folder mean; where that is ids, find the person by the body of some frames."""
         folders: dict[MaskFolder, list[tuple[Shot, FolderMask]]] = {}
         for shot in shots:
-            if isinstance(shot.mask, FolderMask) and shot not in self.faults:
+            if isinstance(shot.mask, FolderMask) and shot not in self.faults and shot.frame_index in self.fits:
                 folders.setdefault(shot.mask.folder, []).append((shot, shot.mask))
         for folder, members in folders.items():
             told = folder.meaning.told
@@ -258,14 +262,37 @@ class _Checks:
         pixels = cv2.projectPoints(local.reshape(-1, 1, 3), np.zeros(3), np.zeros(3), camera.K, distortion)[0]
         return around(pixels.reshape(-1, 2), *size)
 
-    def _fits(self, fit: Callable[[int], Fit], indices: Sequence[int]) -> dict[int, tuple[str, str]]:
+    def _fits(self, recording: Recording, indices: Sequence[int]) -> dict[int, tuple[str, str]]:
         broken = {}
         for index in indices:
             try:
-                self.fits[index] = fit(index)
+                self.fits[index] = fit = recording.fit(index)
+                check_body(recording.root, fit.pose, fit.pelvis, fit.betas)
+            except ImpossibleError as error:
+                self.impossible[index] = error
             except CaptureError as error:
                 broken[index] = ("without parameters", str(error))
         return broken
+
+
+def _refuse_impossible(recording: Recording, checks: _Checks, good: Mapping[Split, Sequence[Shot]]) -> None:
+    shots = list(dict.fromkeys(shot for members in good.values() for shot in members))
+    faults = {
+        name: fault
+        for name in dict.fromkeys(shot.camera for shot in shots)
+        for camera in [recording.cameras[name]]
+        if (fault := camera_fault(camera.K, camera.world_to_camera, checks.sizes[name]))
+    }
+    if faults:
+        first, fault = next(iter(faults.items()))
+        file = recording.cameras[first].file or recording.root
+        raise ImpossibleError(f"{file}: camera {names_of(list(faults))}: {fault}; correct the calibration")
+    if impossible := [shot for shot in shots if shot.frame_index in checks.impossible]:
+        raise ImpossibleError(
+            f"{recording.root}: {len(impossible)} of {len(shots)} images have a fit that is none: "
+            f"{names_of([shot.name for shot in impossible])}\n"
+            f"  ({checks.impossible[impossible[0].frame_index]}). Correct it, or write NaN: such frames are left out"
+        )
 
 
 def _size_fault(shot: Shot, size: tuple[int, int] | None, expected: tuple[int, int]) -> tuple[str, str] | None:
@@ -285,8 +312,8 @@ def _size_fault(shot: Shot, size: tuple[int, int] | None, expected: tuple[int, i
 
 
 def _without_person(shots: Sequence[Shot]) -> dict[Shot, tuple[str, str]]:
-    """Those of images of one size whose mask is empty. No image packs smaller than an empty one, so the smallest files
-    are decoded, until 16 in a row have a person; arrays, which are not packed, all."""
+    """Those of images of one size whose mask is empty or covers everything. No image packs smaller than one that is the
+    same everywhere, so the smallest files are decoded, until 16 in a row have a person; arrays, not packed, all."""
     made = [(shot, shot.mask.file) for shot in shots if shot.mask and not isinstance(shot.mask, NoMask)]
     masks = [(file.stat().st_size, shot) for shot, file in made]
     faults: dict[Shot, tuple[str, str]] = {}
@@ -307,6 +334,8 @@ def _person_fault(shot: Shot) -> tuple[str, str] | None:
         covered = shot.mask.read().mean()
     except CaptureError as error:
         return "without a mask", str(error)
+    if covered > 1 - _LEAST_COVERAGE:
+        return "without an outline", f"the mask {shot.mask.file} covers the whole image"
     return None if covered >= _LEAST_COVERAGE else ("without a person", f"the mask {shot.mask.file} is empty")
 
 
@@ -332,6 +361,14 @@ def _camera(calibration: Calibration, size: tuple[int, int], pixel_centres: Pixe
     width, height = size
     K = our_intrinsics(calibration.K, pixel_centres)
     return PinholeCamera(K, calibration.world_to_camera, width, height, calibration.distortion)
+
+
+def _downscale(wanted: int | None, sides: Sequence[int]) -> int:
+    if wanted is None:
+        return max(1, round(max(sides) / 512))
+    if not 1 <= wanted <= min(sides):
+        raise CaptureError(f"--downscale-factor is {wanted}; expected 1 to {min(sides)}, the images' shorter side")
+    return wanted
 
 
 def _frame(shot: Shot, row: Mapping[int, int]) -> Frame:

@@ -117,6 +117,16 @@ class Capture:
         path = self.priors.path(kind, frame.camera, frame.stem)
         return self._to_working_size(value, path, frame.camera, cv2.INTER_NEAREST)
 
+    def check_prior(self, kind: Kind, frame: Frame) -> None:
+        """Look at the header of a prior map that is there.
+
+        Raises:
+            PriorsError, CaptureError: it cannot be read, or has not the image's size.
+        """
+        if self.priors is not None:
+            size = self.priors.size(kind, frame.camera, frame.stem)
+            self._check_size(size, self.priors.path(kind, frame.camera, frame.stem), frame.camera)
+
     def truth(self, frame: Frame) -> dict[str, Array]:
         """Exact depth (metres), normal, semantics and mask where the capture has them; training never asks."""
         folder = self.root / "ground_truth"
@@ -146,11 +156,7 @@ class Capture:
 
     def _to_working_size(self, image: Array, path: Path, camera: str, interpolation: int) -> Array:
         source = self.cameras[camera]
-        if image.shape[:2] != (source.height, source.width):
-            raise CaptureError(
-                f"{path} has {image.shape[1]} x {image.shape[0]} pixels; "
-                f"camera {camera} has {source.width} x {source.height}"
-            )
+        self._check_size((image.shape[1], image.shape[0]), path, camera)
         if source.distortion is not None and np.any(source.distortion):
             method = cv2.INTER_NEAREST if interpolation == cv2.INTER_NEAREST else cv2.INTER_LINEAR
             image = cv2.remap(np.ascontiguousarray(image), *self._undistortion(camera), interpolation=method)
@@ -160,6 +166,13 @@ class Capture:
             image = np.ascontiguousarray(image[: height * self.downscale, : width * self.downscale])
             image = cv2.resize(image, (width, height), interpolation=interpolation)
         return np.ascontiguousarray(image)
+
+    def _check_size(self, size: tuple[int, int], path: Path, camera: str) -> None:
+        source = self.cameras[camera]
+        if size != (source.width, source.height):
+            raise CaptureError(
+                f"{path} has {size[0]} x {size[1]} pixels; camera {camera} has {source.width} x {source.height}"
+            )
 
     @cached_property
     def _undistortion(self) -> Callable[[str], tuple[Array, Array]]:

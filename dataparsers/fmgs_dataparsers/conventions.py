@@ -13,6 +13,7 @@ from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
 from fmgs_dataparsers.files import CaptureError, array
+from fmgs_dataparsers.plausible import check_body
 from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.body import BodyModel, find_body_model
 
@@ -75,6 +76,7 @@ class BodyFile:
     def fit(self, source: Path, pose: Array, transl: Array, betas: Array) -> Fit:
         """From smplx's sense: the root turns about the pelvis J0, and `transl` comes on top."""
         transl, betas = array(source, "translation", transl, 3), array(source, "betas", betas, -1)
+        check_body(source, place=transl, betas=betas)
         return checked(source, pose, transl + self.joints(betas)[0], betas)
 
     def fit_easymocap(self, source: Path, poses: Array, Rh: Array, Th: Array, betas: Array) -> Fit:
@@ -83,6 +85,7 @@ class BodyFile:
         poses, betas = array(source, "poses", poses, -1), array(source, "shapes", betas, -1)
         if len(poses) not in (69, 72):
             raise CaptureError(f"{source}: expected poses [72] or [69]; found {len(poses)} numbers")
+        check_body(source, Rh, Th, betas)
         return checked(source, np.r_[Rh, poses[-69:]], easymocap_pelvis(Rh, Th, self.joints(betas)[0]), betas)
 
 
@@ -90,11 +93,12 @@ def checked(source: Path, pose: Array, pelvis: Array, betas: Array) -> Fit:
     """A fit of finite values and the right sizes.
 
     Raises:
-        CaptureError: names `source`.
+        CaptureError: names `source`; an ImpossibleError where no body has these values.
     """
-    return Fit(
-        array(source, "pose", pose, 72), array(source, "translation", pelvis, 3), array(source, "betas", betas, -1)
-    )
+    pose, pelvis = array(source, "pose", pose, 72), array(source, "translation", pelvis, 3)
+    betas = array(source, "betas", betas, -1)
+    check_body(source, pose, pelvis, betas)
+    return Fit(pose, pelvis, betas)
 
 
 def easymocap_pelvis(Rh: Float[Array, "3"], Th: Float[Array, "3"], joint: Float[Array, "3"]) -> Float[Array, "3"]:
@@ -126,9 +130,11 @@ def axis_angle(matrices: Array) -> Float[Array, "N"]:
 
 
 def rotation(matrix: Array) -> Float[Array, "3 3"]:
-    """The rotation nearest to a matrix that was stored in low precision."""
-    u, _, vt = np.linalg.svd(np.asarray(matrix, np.float64).reshape(3, 3))
-    return u @ np.diag([1, 1, np.linalg.det(u @ vt)]) @ vt
+    """The rotation nearest to a matrix that was stored in low precision; one that is no rotation stays what it is."""
+    given = np.asarray(matrix, np.float64).reshape(3, 3)
+    u, _, vt = np.linalg.svd(given)
+    nearest = u @ np.diag([1, 1, np.linalg.det(u @ vt)]) @ vt
+    return nearest if np.abs(nearest - given).max() < 0.01 else given
 
 
 def world_to_camera(R: Array, T: Array) -> Float[Array, "4 4"]:

@@ -18,6 +18,7 @@ from fmgs_dataparsers.conventions import Fit, PixelCentres, world_to_camera
 from fmgs_dataparsers.files import array, arrays, by_name, entries, images_in, natural, number, read_json
 from fmgs_dataparsers.mask_folder import MaskFolder
 from fmgs_dataparsers.masks import MaskSource, NonzeroMask
+from fmgs_dataparsers.plausible import inside
 from fmgs_dataparsers.protocols import choose
 
 NAME = "easymocap"
@@ -112,7 +113,7 @@ def _calibrations(root: Path, intri: Mapping[str, Any], names: Sequence[str]) ->
     intri_file, extri_file = root / "intri.yml", root / "extri.yml"
     extri = _matrices(extri_file)
     calibrations = {}
-    for name in names:
+    for name in (str(inside(intri_file, name)) for name in names):
         (K,) = arrays(intri_file, intri, **{f"K_{name}": (3, 3)})
         (T,) = arrays(extri_file, extri, **{f"T_{name}": (3,)})
         if f"Rot_{name}" in extri:
@@ -122,7 +123,7 @@ def _calibrations(root: Path, intri: Mapping[str, Any], names: Sequence[str]) ->
             R = cv2.Rodrigues(r)[0]
         dist = f"dist_{name}"
         distortion = array(intri_file, dist, intri[dist], 5) if dist in intri else None
-        calibrations[name] = Calibration(K, world_to_camera(R, T), distortion)
+        calibrations[name] = Calibration(K, world_to_camera(R, T), distortion, file=intri_file)
     return calibrations
 
 

@@ -68,7 +68,7 @@ def read(root: Path, options: ReadOptions) -> Capture:
         protocol="last-fifth",
         images=images,
         mask=masks_beside(root, images),
-        calibration=lambda i: Calibration(array(path, "K_fullimg", K[min(i, len(K) - 1)], 3, 3), np.eye(4)),
+        calibration=lambda i: Calibration(array(path, "K_fullimg", K[min(i, len(K) - 1)], 3, 3), np.eye(4), file=path),
         fit=fit,
         body=body,
     )

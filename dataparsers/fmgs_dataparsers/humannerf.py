@@ -19,6 +19,7 @@ from fmgs_dataparsers.capture import Capture, CaptureError
 from fmgs_dataparsers.conventions import BodyFile, Fit, PixelCentres, checked, easymocap_pelvis, seen_from
 from fmgs_dataparsers.files import array, arrays, entries, images_in, read_json, read_npy, read_pickle, stack
 from fmgs_dataparsers.own_video import masks_beside
+from fmgs_dataparsers.plausible import ImpossibleError, place_fault
 from fmgs_dataparsers.protocols import subject_of
 from fmgs_nerfstudio.arrays import Array
 
@@ -44,17 +45,16 @@ def read(root: Path, options: ReadOptions) -> Capture:
     body = options.body(root)
     images = images_in(root / "images")
     prepared = (root / "mesh_infos.pkl").is_file()
+    source = root / ("cameras.pkl" if prepared else "metadata.json")
     known, camera_of, fit_of = _prepared(root, body) if prepared else _metadata(root, body)
     stems = [image.stem for image in images if image.stem in known]
     if images and not stems:
-        raise CaptureError(
-            f"{root}: none of the {len(images)} images is named in {'cameras.pkl' if prepared else 'metadata.json'}"
-        )
+        raise CaptureError(f"{root}: none of the {len(images)} images is named in {source.name}")
 
     def calibration(i: int) -> Calibration:
         # An image without a camera has no fit either, and is left out.
         K, distortion, _ = camera_of(images[i].stem if images[i].stem in known else stems[0])
-        return Calibration(K, np.eye(4), distortion)
+        return Calibration(K, np.eye(4), distortion, file=source)
 
     def fit(i: int) -> Fit:
         return seen_from(fit_of(images[i].stem), camera_of(images[i].stem)[2])
@@ -91,7 +91,9 @@ def _prepared(root: Path, body: BodyFile) -> _Readers:
         K = stack(cameras_file, "intrinsics", K, -1)[:3, :3]  # some write 4 x 4
         K, E = array(cameras_file, "intrinsics", K, 3, 3), array(cameras_file, "extrinsics", E, 4, 4)
         distortion = entry.get("distortions")
-        return K, None if distortion is None else array(cameras_file, "distortions", distortion, 5), E
+        if distortion is not None:
+            distortion = array(cameras_file, "distortions", distortion, 5)
+        return K, distortion, _rigid(cameras_file, stem, E)
 
     def fit(stem: str) -> Fit:
         entry = _entry(infos_file, infos, stem)
@@ -113,13 +115,19 @@ def _metadata(root: Path, body: BodyFile) -> _Readers:
 
     def camera(stem: str) -> Camera:
         K, E = arrays(path, _entry(path, content, stem), cam_intrinsics=(3, 3), cam_extrinsics=(4, 4))
-        return K, None, E
+        return K, None, _rigid(path, stem, E)
 
     def fit(stem: str) -> Fit:
         poses, betas = entries(path, _entry(path, content, stem), "poses", "betas")
         return body.fit(path, poses, np.zeros(3), betas)
 
     return content, camera, fit
+
+
+def _rigid(path: Path, stem: str, world_to_camera: Array) -> Array:
+    if fault := place_fault(world_to_camera):
+        raise ImpossibleError(f"{path}: the camera of {stem}: {fault}; correct the calibration")
+    return world_to_camera
 
 
 def _entry(path: Path, content: Any, stem: str) -> Any:

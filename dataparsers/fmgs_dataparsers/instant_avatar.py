@@ -44,7 +44,7 @@ def read(root: Path, options: ReadOptions) -> Capture:
     """
     path = root / "cameras.npz"
     K, extrinsic, height, width = arrays(path, read_npz(path), intrinsic=(3, 3), extrinsic=(4, 4), height=(), width=())
-    calibration = Calibration(K, extrinsic, None, (int(width), int(height)))
+    calibration = Calibration(K, extrinsic, None, (int(width), int(height)), path)
     images = images_in(root / "images")
     body = options.body(root, gender_of(root))
     fits = _snapshot_fits(root, body) or _own_fits(root, body, images)

@@ -166,7 +166,7 @@ def _intrinsics(path: Path) -> Calibration:
                 f"{path}: expected one undistorted PINHOLE camera, found {found}; run colmap image_undistorter"
             )
     K = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
-    return Calibration(K, np.eye(4), None, (int(width), int(height)))
+    return Calibration(K, np.eye(4), None, (int(width), int(height)), path)
 
 
 def _extrinsics(path: Path) -> dict[str, Array]:

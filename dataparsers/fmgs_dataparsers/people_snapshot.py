@@ -74,7 +74,7 @@ def read_camera(path: Path) -> Calibration:
         path, read_pickle(path), camera_f=(2,), camera_c=(2,), camera_k=(5,), width=(), height=()
     )
     K = np.array([[f[0], 0, c[0]], [0, f[1], c[1]], [0, 0, 1]])
-    return Calibration(K, np.eye(4), k, (int(width), int(height)))
+    return Calibration(K, np.eye(4), k, (int(width), int(height)), path)
 
 
 def _poses(path: Path) -> tuple[Array, Array, Array]:

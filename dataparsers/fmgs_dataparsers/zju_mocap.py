@@ -18,6 +18,7 @@ from fmgs_dataparsers.capture import Capture, CaptureError, Split
 from fmgs_dataparsers.conventions import BodyFile, Fit, PixelCentres, world_to_camera
 from fmgs_dataparsers.files import arrays, entries, read_npy
 from fmgs_dataparsers.masks import MaskSource, NonzeroMask, UnionMask
+from fmgs_dataparsers.plausible import inside
 from fmgs_dataparsers.protocols import choose
 
 NAME = "zju-mocap"
@@ -75,7 +76,7 @@ def read_annotated(
     Raises:
         CaptureError: as `read`.
     """
-    names = [_relative(image).parent.name for image in images[0]]
+    names = [inside(annots, image).parent.name for image in images[0]]
     split = choose(options.protocol, "humannerf", root, names, len(images))
     shots: dict[Split, list[Shot]] = {
         name: [_shot(root, images[i], camera, annots) for camera, i in members]
@@ -88,14 +89,10 @@ def read_annotated(
     return assemble(Recording(root, layout, split, cameras, shots, fit, body, up=(0.0, 0.0, 1.0)), options)
 
 
-def _relative(image: str) -> PurePosixPath:
-    return PurePosixPath(str(image).replace("\\", "/"))  # some were written on Windows
-
-
 def _shot(root: Path, images: Sequence[str], camera: int, annots: Path) -> Shot:
     if camera >= len(images):
         raise CaptureError(f"{annots}: the time step of {images[0]} has {len(images)} images, not one of each camera")
-    image = _relative(images[camera])
+    image = inside(annots, images[camera])
     return Shot(image.parent.name, root / image, _mask(root, image), frame_id(image.stem))
 
 
@@ -126,4 +123,4 @@ def _calibration(annots: Path, cameras: Any, i: int) -> Calibration:
     except (KeyError, IndexError, TypeError) as error:
         raise CaptureError(f"{annots}: camera {i} has no K, R, T, D: {error}") from error
     K, R, T, D = arrays(annots, camera, K=(3, 3), R=(3, 3), T=(3,), D=(5,))
-    return Calibration(K, world_to_camera(R, T / 1000), D)
+    return Calibration(K, world_to_camera(R, T / 1000), D, file=annots)

@@ -17,6 +17,7 @@ from fmgs_nerfstudio.cli.errors import in_one_line
 from fmgs_nerfstudio.evaluation.pictures import VIDEO_SUFFIXES, Image, write_mp4
 from fmgs_nerfstudio.evaluation.runs import RunError, open_run
 from fmgs_nerfstudio.export.animation import OutputName, perform, write_pngs
+from fmgs_nerfstudio.files import ensure_writable
 from fmgs_nerfstudio.frozen import FrozenAvatar
 from fmgs_nerfstudio.motion.cameras import CameraName, capture_camera, watch
 from fmgs_nerfstudio.motion.motion import MotionError, joints
@@ -83,6 +84,12 @@ def run(animate: Animate) -> None:
     else:
         motion = motion.upright(np.array(capture.up), body.joints[0].numpy(force=True).astype(float))
     motion = motion.clip(animate.start, animate.stop).resample(animate.fps)
+    video = animate.video
+    if video is None and animate.frames is None:
+        video = opened.folder / "animations" / f"{motion.name}.mp4"
+    for folder in (animate.frames, video.parent if video else None):
+        if folder is not None:
+            ensure_writable(folder)
     cameras = watch(
         animate.camera, capture_camera(capture, animate.size), joints(motion, body), np.array(capture.up),
         motion.fps, animate.seconds_per_turn, animate.zoom,
@@ -90,11 +97,8 @@ def run(animate: Animate) -> None:
     clock = Clock()
     frames = clock.measure(perform(avatar, motion, cameras, animate.outputs))
     frames = iter(track(frames, f"Animating {escape(motion.name)}", total=len(motion)))
-    video = animate.video
     if animate.frames is not None:
         frames = write_pngs(frames, animate.frames)
-    elif video is None:
-        video = opened.folder / "animations" / f"{motion.name}.mp4"
     if video is None:
         for _ in frames:
             pass

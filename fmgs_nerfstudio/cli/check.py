@@ -15,6 +15,7 @@ from fmgs_dataparsers.assemble import Gender
 from fmgs_dataparsers.capture import Capture, CaptureError
 from fmgs_dataparsers.parser import LayoutName, PixelCentresChoice, open_capture
 from fmgs_dataparsers.protocols import Name
+from nerfstudio.utils.rich_utils import CONSOLE
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -22,13 +23,14 @@ from rich.table import Table
 
 from fmgs_nerfstudio.cli.check_run import show_run_check
 from fmgs_nerfstudio.cli.errors import in_one_line
-from fmgs_nerfstudio.evaluation.check.fit_check import FitReport, check_capture, priors_at_hand
 from fmgs_nerfstudio.evaluation.check.gradient_table import gradient_table, leaks
 from fmgs_nerfstudio.evaluation.check.page import html_page, overlay_sheet
 from fmgs_nerfstudio.evaluation.gradients import gradient_norms
 from fmgs_nerfstudio.evaluation.run_check import is_run
 from fmgs_nerfstudio.evaluation.runs import RunError, open_run
-from fmgs_nerfstudio.files import atomic_path
+from fmgs_nerfstudio.files import atomic_path, ensure_writable
+from fmgs_nerfstudio.judge.fit_check import FRAMES, FitReport, check_capture
+from fmgs_nerfstudio.judge.prior_maps import share_of_priors
 from fmgs_nerfstudio.maps.maps import PriorsError
 
 _WORST = 5
@@ -54,10 +56,10 @@ class Check:
     """Gender of the SMPL model. auto: from the folder's name for PeopleSnapshot, else neutral."""
     pixel_centres: PixelCentresChoice = "auto"
     """Pixel centres of the capture's calibration: whole (OpenCV), or half (+0.5). auto: as its layout has them."""
-    frames: int = 64
+    frames: int = FRAMES
     """Approximate number of frames to check, over training and held-out images; at least two of every camera."""
     out: Path | None = None
-    """Folder for the sheet and the page. Default: check/ in the capture."""
+    """Folder for the sheet and the page. Default: check/ in the capture, or outputs/check/ where that is read-only."""
     gradients: Path | None = None
     """A trained run (config.yml, its folder, or a folder above): print its gradient norms by loss and parameter."""
     data: Path | None = None
@@ -82,22 +84,24 @@ def run(check: Check) -> bool:
     assert check.path is not None
     if is_run(check.path):
         return show_run_check(check.path, check.data, check.rewrite, console)
-    root = check.path.resolve()
+    if check.out is not None:
+        ensure_writable(check.out)
     capture = open_capture(
-        root,
+        check.path.resolve(),
         check.layout,
         check.body_model,
         protocol=check.protocol,
         gender=check.gender,
         pixel_centres=check.pixel_centres,
     )
+    out = check.out or _place_for(capture.root)
     with Progress(TextColumn("Checking"), BarColumn(), TimeElapsedColumn(), console=console, transient=True) as bar:
         task = bar.add_task("check")
         report = check_capture(capture, check.frames, lambda done, total: bar.update(task, completed=done, total=total))
     facts = facts_of(report)
     _show(report, facts, console)
-    if report.frames:
-        _save(report, facts, check.out or capture.root / "check", console)
+    if report.frames and out is not None:
+        _save(report, facts, out, console)
     for problem in report.problems:
         console.print(f"[bold red]Not ready[/]: {escape(problem)}")
     for remark in report.remarks:
@@ -105,6 +109,17 @@ def run(check: Check) -> bool:
     if report.ready:
         console.print("[bold green]ready[/]")
     return report.ready
+
+
+def _place_for(root: Path) -> Path | None:
+    """check/ in the capture, else a folder among the runs, where ns-train would write; None where that fails too."""
+    for folder in (root / "check", Path("outputs") / "check" / root.name):
+        try:
+            ensure_writable(folder)
+            return folder
+        except OSError as error:
+            CONSOLE.log(escape(f"No page there: {error}"))
+    return None
 
 
 def facts_of(report: FitReport) -> dict[str, str]:
@@ -118,10 +133,7 @@ def facts_of(report: FitReport) -> dict[str, str]:
         "images": _sizes(capture),
         "cameras": _cameras(capture),
         "poses": f"{len(capture.poses)}, {len(capture.betas)} betas, body model {capture.body_model.name}",
-        "priors": ", ".join(
-            f"{kind} {count} of {len(capture.splits['train'])}" for kind, count in priors_at_hand(capture).items()
-        )
-        + " training frames",
+        "priors": share_of_priors(capture),
     }
     if report.frames:
         coverage = np.array([frame.coverage for frame in report.frames])
@@ -178,7 +190,7 @@ def _save(report: FitReport, facts: dict[str, str], out: Path, console: Console)
         path.write_bytes(encoded.tobytes())
     with atomic_path(out / "index.html") as path:
         path.write_text(html_page(report, facts, encoded.tobytes()), encoding="utf-8")
-    console.print(f"See {out / 'index.html'} (the sheet alone: {out / 'sheet.png'})", highlight=False)
+    console.print(escape(f"See {out / 'index.html'} (the sheet alone: {out / 'sheet.png'})"), highlight=False)
 
 
 def _show_gradients(path: Path, data: Path | None, console: Console) -> bool:

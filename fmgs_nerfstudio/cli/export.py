@@ -23,7 +23,7 @@ from fmgs_nerfstudio.export.fitting import baked_splats, fit_splats, picture_psn
 from fmgs_nerfstudio.export.skinned import write_skinned
 from fmgs_nerfstudio.export.splats import Splats, write_splats
 from fmgs_nerfstudio.export.surface import learned_mesh, write_mesh
-from fmgs_nerfstudio.files import atomic_path
+from fmgs_nerfstudio.files import atomic_path, ensure_writable
 from fmgs_nerfstudio.frozen import FrozenAvatar
 from fmgs_nerfstudio.motion.motion import Motion, MotionError
 from fmgs_nerfstudio.motion.readers import Reading, read_motion
@@ -82,6 +82,7 @@ def run(export: Export) -> None:
     own = avatar.own_motion(export.reading.fps)
     placed = [motion.stand_in_for(own, avatar.model.canonical) for motion in motions] or [own]
     out = export.out or opened.folder / "export"
+    ensure_writable(out)
     posed, B = _pose(avatar, placed[0], export.frame)
     name = "avatar" if export.frame is None else f"avatar_{export.frame:06d}"
     if "splats" in export.formats:

@@ -13,7 +13,7 @@ from fmgs_nerfstudio.cli.errors import in_one_line
 from fmgs_nerfstudio.evaluation.report.page import html_page, markdown
 from fmgs_nerfstudio.evaluation.report.results import evaluate
 from fmgs_nerfstudio.evaluation.runs import RunError, find_config, open_run
-from fmgs_nerfstudio.files import atomic_path
+from fmgs_nerfstudio.files import atomic_path, ensure_writable
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,10 @@ def run(report: MakeReport) -> None:
     if not report.runs:
         raise RunError("name one run or more: a config.yml, the folder that ns-train made with it, or a folder above")
     configs = [find_config(path) for path in report.runs]  # all of them, before the first is evaluated
+    out = report.out or configs[0].parent / "report"
+    ensure_writable(out)
     opened = (open_run(config, report.data, with_images=True) for config in configs)
     results = [evaluate(one, report.panels, report.worst) for one in opened]
-    out = report.out or configs[0].parent / "report"
     for name, text in (("report.html", html_page(results)), ("report.md", markdown(results))):
         with atomic_path(out / name) as path:
             path.write_text(text, encoding="utf-8")

@@ -35,6 +35,7 @@ from fmgs_nerfstudio.demo.person import Person
 from fmgs_nerfstudio.demo.render import LIGHTS, LightName, Picture, PosedPerson
 from fmgs_nerfstudio.demo.skinned_surface import BODY
 from fmgs_nerfstudio.demo.studio import CAMERAS, TRAIN_CAMERA, noisy_motion, place_cameras, sample_motion
+from fmgs_nerfstudio.files import ensure_writable
 from fmgs_nerfstudio.maps.maps import (
     PriorsInfo,
     PriorsWriter,
@@ -253,9 +254,15 @@ def make_capture(
 
     Raises:
         DemoError: `out` is something else, or a capture made with other options, and `overwrite` is not set.
+        OSError: nothing can be written there.
     """
     if _already_there(out, options, overwrite):
         return False
+    if out.is_dir() and (Path.cwd().is_relative_to(out.resolve()) or out.is_mount()):
+        raise DemoError(
+            f"{out} is a folder that cannot be replaced while it is in use; name one in it: {out / 'capture'}"
+        )
+    ensure_writable(out.parent)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent, ignore_cleanup_errors=True) as scratch:
         folder = Path(scratch) / "capture"

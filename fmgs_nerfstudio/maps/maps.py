@@ -41,6 +41,7 @@ from fmgs_nerfstudio.maps.files import (
     write_mask,
     write_normal,
 )
+from fmgs_nerfstudio.maps.headers import size_of_npy, size_of_png
 from fmgs_nerfstudio.maps.info import KINDS, Kind, PriorsInfo, Source, read_info, write_info
 from fmgs_nerfstudio.maps.labels import DOME29_TO_GOLIATH
 
@@ -85,6 +86,15 @@ class Priors(ABC):
 
     def exists(self, kind: Kind, camera: str, stem: str) -> bool:
         return self.path(kind, camera, stem).is_file()
+
+    def size(self, kind: Kind, camera: str, stem: str) -> tuple[int, int]:
+        """Width and height of a map that is there, by its header.
+
+        Raises:
+            PriorsError: the file is cut off, or not a map of this kind.
+        """
+        path = self.path(kind, camera, stem)
+        return (size_of_npy if path.suffix == ".npy" else size_of_png)(path, kind)
 
     def read(self, kind: Kind, camera: str, stem: str) -> Array:
         """One map in canonical form.

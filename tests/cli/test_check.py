@@ -53,6 +53,31 @@ def test_a_bad_capture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert not (root / "check").exists()
 
 
+def test_a_capture_that_cannot_be_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The page goes where ns-train would write; where nothing may be written there is none, and the verdict stands."""
+    monkeypatch.chdir(tmp_path)
+    root = write_content(tmp_path / "CoreView_377", content(4, 1))
+    (root / "check").write_text("a file stands in the way, for root too")
+    assert check(root) == 0
+    assert sorted(path.name for path in Path("outputs/check/CoreView_377").iterdir()) == ["index.html", "sheet.png"]
+    text = " ".join(re.sub(r"\w+\.py:\d+", "", capsys.readouterr().out).split())
+    assert "cannot be written to" in text
+    assert "See outputs/check/CoreView_377/index.html" in text
+    assert check(root, "--out", root / "check") == 1  # at once: nothing is measured
+    told = capsys.readouterr()
+    assert f"fmgs-check: {root / 'check'} cannot be written to: Not a directory" in told.err
+    assert "IoU" not in told.out
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    Path("outputs").write_text("another")
+    assert check(root) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert text.endswith("ready")
+    assert "See " not in text
+
+
 def test_pixel_centres_are_read_as_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = write_content(tmp_path / "CoreView_377", content(8))
     for read, advice in (("auto", ()), ("half", ("try pixel-centres whole",))):

@@ -53,8 +53,10 @@ def test_anim_nerf_rows_and_white_background(tmp_path: Path, capsys: pytest.Capt
     for i in range(n):
         write(root / "images" / f"image_{i:04d}.png", np.full((8, 8, 3), (i // 256, i % 256, 0), np.uint8))
         (root / "masks").mkdir(exist_ok=True)
-        np.save(root / "masks" / f"mask_{i:04d}.npy", np.ones((8, 8), bool))
-    np.savez(root / "cameras.npz", intrinsic=np.eye(3), extrinsic=np.eye(4), height=8, width=8)
+        np.save(root / "masks" / f"mask_{i:04d}.npy", np.eye(8, dtype=bool))
+    np.savez(
+        root / "cameras.npz", intrinsic=[[9.0, 0, 4], [0, 9, 4], [0, 0, 1]], extrinsic=np.eye(4), height=8, width=8
+    )
     (root / "poses").mkdir()
     for part, frames in (("train", range(0, 336, 4)), ("val", [335]), ("test", range(335, 524, 4))):
         np.savez(

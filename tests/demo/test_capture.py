@@ -328,6 +328,30 @@ def test_failure_leaves_nothing_and_overwrite_replaces(tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        (".", "cannot be replaced while it is in use"),
+        ("..", "is not empty and no capture of fmgs-demo"),
+        ("/proc/none/capture", "/proc/none cannot be written to"),
+        ("file/capture", "file cannot be written to: Not a directory"),
+    ],
+)
+def test_what_cannot_be_written_is_told_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], out: str, message: str
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr(capture, "CaptureWriter", lambda *arguments: pytest.fail("began to work"))
+    if out.startswith("file"):
+        Path("file").write_text("mine")
+    monkeypatch.setattr("sys.argv", ["fmgs-demo", out, "--preset", "ci"])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 1
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"), [(["--pose-noise", "-1"], "--pose-noise is -1.0"), (["--seed", "-2"], "--seed is -2")]
 )
 def test_command_line_reports_mistakes_without_a_traceback(

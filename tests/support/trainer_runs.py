@@ -16,6 +16,7 @@ def config_for(capture: Path, out: Path, steps: int, load: Path | None = None) -
     made = copy.deepcopy(fmgs_avatar.config)
     assert isinstance(made, FMGSTrainerConfig)
     made.pipeline.datamanager.data = capture
+    made.pipeline.datamanager.check_fit = False  # small captures have masks of convenience
     made.output_dir, made.timestamp, made.vis = out, "run", "tensorboard"
     made.max_num_iterations, made.load_dir = steps, load
     made.pipeline.model.schedule = Schedule(skinning_fit_steps=10)

@@ -1,1 +1,1 @@
-"""Is a capture what its reader takes it for? Seen before any training."""
+"""What `fmgs-check` shows: a page, and the table of gradients."""

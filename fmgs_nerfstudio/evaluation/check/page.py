@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 
 from fmgs_nerfstudio.arrays import Array
-from fmgs_nerfstudio.evaluation.check.fit_check import GOOD, LEAST, OFF, FitReport, FrameCheck, corrected, spread
 from fmgs_nerfstudio.evaluation.html import render
+from fmgs_nerfstudio.judge.fit_check import GOOD, LEAST, OFF, FitReport, FrameCheck, corrected, spread
 from fmgs_nerfstudio.priors.crop import person_box
 
 Picture = UInt8[Array, "H W 3"]

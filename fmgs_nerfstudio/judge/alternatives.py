@@ -10,7 +10,7 @@ from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
 from fmgs_nerfstudio.arrays import Array
-from fmgs_nerfstudio.evaluation.check.silhouette import Fits, View
+from fmgs_nerfstudio.judge.silhouette import Fits, View
 
 Undo = Callable[[View, Fits], View | None]
 """The view without the mistake; None where that is unknown, as for the pose after the last."""

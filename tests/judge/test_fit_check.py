@@ -17,8 +17,8 @@ from scipy.spatial.transform import Rotation
 from support.known_person import Person
 from support.silhouette_capture import Content, content, write_content
 
-from fmgs_nerfstudio.evaluation.check.fit_check import FitReport, check_capture, chosen_frames, corrected
-from fmgs_nerfstudio.evaluation.check.silhouette import Silhouettes, view_of
+from fmgs_nerfstudio.judge.fit_check import FitReport, check_capture, chosen_frames, corrected
+from fmgs_nerfstudio.judge.silhouette import Silhouettes, view_of
 
 good_content = functools.cache(content)
 FLIP = np.diag([1.0, -1.0, -1.0])

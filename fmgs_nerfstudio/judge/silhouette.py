@@ -69,8 +69,12 @@ class Silhouettes:
         return self._body.view(view.pose_id, view.transl, view.K, view.world_to_camera, width, height).silhouette
 
     def overlap(self, view: View) -> float:
-        """Intersection over union of body and mask; 0 where both are empty, or the camera is inside the body."""
-        body = self.draw(view)
-        if body.mean() > _INSIDE:
-            return 0.0
-        return float((body & view.mask).sum() / max((body | view.mask).sum(), 1))
+        """`overlap` of the drawn body and the mask."""
+        return overlap(self.draw(view), view.mask)
+
+
+def overlap(body: Bool[Array, "H W"], mask: Bool[Array, "H W"]) -> float:
+    """Intersection over union; 0 where both are empty, or the camera is inside the body."""
+    if body.mean() > _INSIDE:
+        return 0.0
+    return float((body & mask).sum() / max((body | mask).sum(), 1))

@@ -12,14 +12,17 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 from fmgs_dataparsers.capture import Capture, CaptureError, Frame, Split
+from fmgs_dataparsers.plausible import names_of
 from jaxtyping import Float
 
 from fmgs_nerfstudio.arrays import Array
-from fmgs_nerfstudio.evaluation.check.alternatives import ALTERNATIVES, Alternative
-from fmgs_nerfstudio.evaluation.check.pixel_centres import pixel_centres_doubt, shift_of
-from fmgs_nerfstudio.evaluation.check.silhouette import Silhouettes, View, view_of
-from fmgs_nerfstudio.maps.info import KINDS
+from fmgs_nerfstudio.judge.alternatives import ALTERNATIVES, Alternative
+from fmgs_nerfstudio.judge.pixel_centres import pixel_centres_doubt, shift_of
+from fmgs_nerfstudio.judge.prior_maps import prior_problems, priors_at_hand
+from fmgs_nerfstudio.judge.silhouette import Silhouettes, View, overlap, view_of
 
+FRAMES = 64
+"""Frames that are looked at, about."""
 GOOD = 0.7
 """Mean IoU from which on nothing needs a look."""
 LEAST = 0.6
@@ -46,8 +49,10 @@ class FrameCheck(NamedTuple):
     iou: float
     coverage: float
     """Share of the image that is masked."""
+    seen: bool
+    """Whether the body is in the image at all."""
     shift: Float[Array, "2"]
-    """Pixels of the file, right and down, by which the body misses the middle of the mask."""
+    """Pixels of the file, right and down, by which the body misses the middle of the mask; 0 where nobody looks."""
 
     @property
     def name(self) -> str:
@@ -74,11 +79,18 @@ class FitReport:
     capture: Capture
     frames: tuple[FrameCheck, ...]
     cause: Cause | None
-    problems: tuple[str, ...]
-    """Why it is not ready."""
+    broken: tuple[str, ...]
+    """Files that cannot be read."""
+    misfits: tuple[str, ...]
+    """Why the body is not the person's, as far as can be told."""
     remarks: tuple[str, ...]
     """What a person should know."""
     silhouettes: Silhouettes = field(repr=False)
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Why it is not ready."""
+        return self.broken + self.misfits
 
     @property
     def ready(self) -> bool:
@@ -97,13 +109,17 @@ class FitReport:
 
 
 def check_capture(
-    capture: Capture, count: int = 64, progress: Callable[[int, int], None] = lambda done, total: None
+    capture: Capture,
+    count: int = FRAMES,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    doubts: bool = True,
 ) -> FitReport:
     """Measure about `count` frames spread over the capture, two of each camera at least, and judge.
 
-    `progress` is told the steps done and their total.
+    `progress` is told the steps done and their total. Without `doubts`, remarks on a good capture are left out.
     """
-    silhouettes, frames, damaged = Silhouettes(capture), [], []
+    silhouettes, damaged = Silhouettes(capture), list[str]()
+    frames: list[FrameCheck] = []
     chosen = chosen_frames(capture, count)
     total = len(chosen) + min(_SEARCHED, len(chosen))
     for done, (split, frame) in enumerate(chosen, 1):
@@ -111,22 +127,26 @@ def check_capture(
             view = view_of(capture, frame, _SIZE)
             capture.image(frame)  # damage inside a file shows only now
         except CaptureError as error:
-            damaged.append(f"{error}; training leaves the frame out")
+            damaged.append(str(error))
         else:
-            shift = shift_of(silhouettes, view_of(capture, frame, _WORKING_SIZE)) * capture.downscale
-            frames.append(FrameCheck(split, frame, view, silhouettes.overlap(view), float(view.mask.mean()), shift))
+            body, shift = silhouettes.draw(view), np.zeros(2)
+            if doubts:
+                shift = shift_of(silhouettes, view_of(capture, frame, _WORKING_SIZE)) * capture.downscale
+            iou, covered = overlap(body, view.mask), float(view.mask.mean())
+            frames.append(FrameCheck(split, frame, view, iou, covered, bool(body.any()), shift))
         progress(done, total)
     cameras = _cameras_off(frames)
     suspects = [frame for frame in frames if not cameras or frame.frame.camera in cameras]
     cause = find_cause(silhouettes, spread(suspects, _SEARCHED), lambda done: progress(len(chosen) + done, total))
-    problems = _problems(frames, cameras, cause)
+    readable = [f"none of {len(chosen)} images that were looked at can be read: {damaged[0]}"] if not frames else []
+    broken, misfits = (*readable, *prior_problems(capture)), _misfits(frames, cameras, cause)
     remarks = (
-        *damaged,
-        *([] if problems else _doubts(capture, frames)),
+        *(f"{fault}; training leaves the frame out" for fault in damaged),
+        *(_doubts(capture, frames) if doubts and frames and not misfits else []),
         *_left_out(capture),
         *_missing_priors(capture),
     )
-    return FitReport(capture, tuple(frames), cause, tuple(problems), remarks, silhouettes)
+    return FitReport(capture, tuple(frames), cause, broken, tuple(misfits), remarks, silhouettes)
 
 
 def chosen_frames(capture: Capture, count: int) -> list[tuple[Split, Frame]]:
@@ -182,16 +202,6 @@ def spread(items: Sequence[_T], count: int) -> list[_T]:
     return [items[i] for i in np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)]
 
 
-def priors_at_hand(capture: Capture) -> dict[str, int]:
-    """Training frames that have a prior map, by its kind."""
-    priors, frames = capture.priors, capture.splits["train"]
-    return {
-        kind: 0 if priors is None else sum(priors.exists(kind, frame.camera, frame.stem) for frame in frames)
-        for kind in KINDS
-        if kind != "mask"  # those of the capture serve
-    }
-
-
 def _cameras_off(frames: Sequence[FrameCheck]) -> list[str]:
     """Cameras that the body does not fit, where it fits others."""
     means = {camera: _mean(members) for camera, members in _by_camera(frames).items()}
@@ -199,12 +209,12 @@ def _cameras_off(frames: Sequence[FrameCheck]) -> list[str]:
     return off if any(mean >= LEAST for mean in means.values()) else []
 
 
-def _problems(frames: Sequence[FrameCheck], cameras: Sequence[str], cause: Cause | None) -> list[str]:
+def _misfits(frames: Sequence[FrameCheck], cameras: Sequence[str], cause: Cause | None) -> list[str]:
     if not frames:
-        return ["no mask of the capture can be read"]
-    where = f"in {_names(cameras)}: " if cameras else ""
+        return []
+    where = f"in {names_of(cameras)}: " if cameras else ""
     if cause is not None:
-        also = f" (as good: {_names(cause.others)})" if cause.others else ""
+        also = f" (as good: {names_of(cause.others)})" if cause.others else ""
         return [
             f"{where}{cause.alternative.mistake}. With that undone the mean IoU is {cause.after:.2f}, not "
             f"{cause.before:.2f}{also}. What to do: {cause.alternative.advice}."
@@ -215,9 +225,15 @@ def _problems(frames: Sequence[FrameCheck], cameras: Sequence[str], cause: Cause
             "are of another camera or another moment; none of the usual mistakes explains it"
         ]
     mean, off = _mean(frames), [frame.name for frame in frames if frame.iou < OFF]
+    outside = [frame.name for frame in frames if not frame.seen]
+    if len(outside) > len(frames) * _LOST:
+        return [
+            f"the body is outside the image or behind the camera in {len(outside)} of {len(frames)} frames: "
+            f"{names_of(outside)}. Their poses' translations, or the calibration, are of something else"
+        ]
     if _LOST < len(off) / len(frames) <= 1 - _LOST:
         return [
-            f"the body is not on the person in {len(off)} of {len(frames)} frames, in others it is: {_names(off)}. "
+            f"the body is not on the person in {len(off)} of {len(frames)} frames, in others it is: {names_of(off)}. "
             "The fit is lost there, or parts of the capture belong to different takes"
         ]
     if mean < LEAST:
@@ -229,9 +245,9 @@ def _problems(frames: Sequence[FrameCheck], cameras: Sequence[str], cause: Cause
 
 
 def _doubts(capture: Capture, frames: Sequence[FrameCheck]) -> list[str]:
-    doubts = []
+    doubts: list[str] = []
     if off := [frame.name for frame in frames if frame.iou < OFF]:
-        doubts.append(f"look at the frames where the body is elsewhere: {_names(off)}")
+        doubts.append(f"look at the frames where the body is elsewhere: {names_of(off)}")
     if (mean := _mean(frames)) < GOOD:
         doubts.append(f"mean IoU {mean:.2f} is low: wide clothes, or a fit that is not exact; look at the sheet")
     shifts = {
@@ -246,7 +262,7 @@ def _left_out(capture: Capture) -> list[str]:
     reasons = [item.reason for item in capture.left_out]
     return [
         f"left out, {reasons.count(reason)} {reason}: "
-        f"{_names([item.name for item in capture.left_out if item.reason == reason])}"
+        f"{names_of([item.name for item in capture.left_out if item.reason == reason])}"
         for reason in dict.fromkeys(reasons)
     ]
 
@@ -257,7 +273,7 @@ def _missing_priors(capture: Capture) -> list[str]:
     if not missing:
         return []
     listed = ", ".join(kind if count == total else f"{kind} of {count} frames" for kind, count in missing.items())
-    return [f"missing priors: {listed}; fmgs-priors makes them, training goes without their losses"]
+    return [f"missing priors: {listed}; fmgs-priors makes them; frames without one train without its losses"]
 
 
 def _by_camera(frames: Sequence[FrameCheck]) -> dict[str, list[FrameCheck]]:
@@ -269,7 +285,3 @@ def _by_camera(frames: Sequence[FrameCheck]) -> dict[str, list[FrameCheck]]:
 
 def _mean(frames: Sequence[FrameCheck]) -> float:
     return float(np.mean([frame.iou for frame in frames])) if frames else 0.0
-
-
-def _names(names: Sequence[str]) -> str:
-    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")

@@ -10,9 +10,9 @@ import pytest
 from fmgs_dataparsers.parser import PixelCentresChoice, open_capture
 from support.silhouette_capture import Content, content, write_content
 
-from fmgs_nerfstudio.evaluation.check.fit_check import FitReport, check_capture
-from fmgs_nerfstudio.evaluation.check.pixel_centres import pixel_centres_doubt, shift_of
-from fmgs_nerfstudio.evaluation.check.silhouette import Silhouettes, view_of
+from fmgs_nerfstudio.judge.fit_check import FitReport, check_capture
+from fmgs_nerfstudio.judge.pixel_centres import pixel_centres_doubt, shift_of
+from fmgs_nerfstudio.judge.silhouette import Silhouettes, view_of
 
 OFF = {"whole": -0.5, "half": 0.5}
 """What a wrong reading as `whole` or `half` moves masks by, against the body."""

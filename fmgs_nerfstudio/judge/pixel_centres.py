@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 from scipy.stats import trim_mean
 
 from fmgs_nerfstudio.arrays import Array
-from fmgs_nerfstudio.evaluation.check.silhouette import Silhouettes, View
+from fmgs_nerfstudio.judge.silhouette import Silhouettes, View
 
 _BLUR = 1.0  # pixels; makes silhouettes differentiable
 _ROUNDS = 3  # of Gauss and Newton; falls short where clothes are wider than the blur, rather than overshoot
