@@ -28,9 +28,9 @@ def metrics(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
     return train(config).pipeline.get_average_eval_image_metrics()
 
 
-# Seeds 0 to 2 gave 27.04 +- .38 dB, .931 +- .006, .753 +- .012, 11.9 +- .35 degrees and 15.9 +- .6 mm in held-out views,
-# 28.84 +- .02, .960 +- .001, .790 +- .002, 10.35 +- .05 and 15.4 +- .3 in held-out poses. The bounds are at least five
-# of these standard deviations away, for other machines, and at least 1.5 % where seeds agree more closely.
+# Seeds 0 to 2 gave 27.04 +- .38 dB, .931 +- .006, .753 +- .012, 11.9 +- .35 degrees, 15.9 +- .6 mm in held-out views, and
+# 28.84 +- .02 dB, .960 +- .001, .790 +- .002, 10.35 +- .05 degrees, 15.4 +- .3 mm in held-out poses. The bounds are five
+# standard deviations away or more, for other machines, and 1.5 % or more where seeds agree more closely than that.
 AT_LEAST = {
     "psnr": 25.0,
     "mask_iou": 0.90,
