@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
-from fmgs_nerfstudio.routes import ROUTES, PosedSurfels, pose_surfels
+from fmgs_nerfstudio.routes import OPEN, ROUTES, PosedSurfels, Strategy, pose_surfels
 from fmgs_nerfstudio.surfels import Surfels, bind_to_faces, correct
 
 N = 30
@@ -69,6 +71,14 @@ def test_depth_moves_T_through_positions_alone() -> None:
     leaves = Leaves()
     (by_means,) = torch.autograd.grad(leaves.posed("colour").means.sum(), leaves.T)
     assert torch.equal(by_route, by_means)
+
+
+def test_a_strategy_closes_opacity_to_the_priors_or_opens_everything() -> None:
+    for name, route in ROUTES.items():
+        assert Strategy().admits(route) == route
+        assert Strategy(coordinated=False, priors_move_opacity=False).admits(route) == OPEN
+        closed = Strategy(priors_move_opacity=False).admits(route)
+        assert closed == (route if name == "colour" else replace(route, opacity=False))
 
 
 def test_3d_gaussians_are_posed_with_all_three_axes() -> None:

@@ -13,7 +13,7 @@ import torch
 from fmgs_dataparsers.capture import Capture
 from fmgs_dataparsers.parser import FMGSDataParser, FMGSDataParserConfig, open_capture
 from support.known_person import Person, intrinsics, mask, which
-from support.layout_capture import LAYOUTS, Seen, humannerf
+from support.layout_capture import LAYOUTS, Seen, humannerf, instant_avatar
 
 from fmgs_nerfstudio.body import BodyModel
 
@@ -80,6 +80,27 @@ def test_stored_vertices_agree_to_a_millimetre(tmp_path: Path, name: str) -> Non
             stored = np.load(capture.root / "models" / f"{frame.stem}.npz")["minimal_shape"]
             ours = loaded(capture.body_model).shape(torch.from_numpy(capture.betas).float())[0].numpy()
         assert np.abs(stored - ours).max() < 1e-3
+
+
+def test_one_shape_for_all_and_each_pelvis_stays_where_its_own_fit_had_put_it(tmp_path: Path) -> None:
+    """Fits of another shape in each frame; the mean of those of training is the person's."""
+    person = Person(6)
+    instant_avatar(tmp_path, person)
+    path = tmp_path / "poses_optimized.npz"
+    fits = dict(np.load(path))
+    fits["betas"] = person.betas + 0.7 * np.arange(person.n)[:, None]
+    np.savez(path, **fits)
+    capture = opened(tmp_path)
+    trained = sorted({frame.pose_id for frame in capture.splits["train"]})
+    assert len(trained) < person.n
+    assert np.allclose(capture.betas, fits["betas"][trained].mean(0))
+
+    def pelvis(betas: np.ndarray) -> np.ndarray:
+        return loaded(capture.body_model).shape(torch.from_numpy(betas).float())[1][0].numpy()
+
+    for i in range(person.n):
+        there, expected = capture.transl[i] + pelvis(capture.betas), fits["transl"][i] + pelvis(fits["betas"][i])
+        assert np.abs(there - expected).max() < 1e-5
 
 
 def test_a_layout_can_be_named(tmp_path: Path) -> None:

@@ -30,7 +30,14 @@ def test_protocols_that_do_not_fit() -> None:
 
 @pytest.mark.parametrize(
     ("folder", "subject"),
-    [("CoreView_377", "377"), ("my_394", "394"), ("386", "386"), ("male-3-casual", "male-3-casual"), ("me2", "me2")],
+    [
+        ("CoreView_377", "377"),
+        ("my_394", "394"),
+        ("386", "386"),
+        ("male-3-casual", "male-3-casual"),
+        ("me2", "me2"),
+        ("walk_20240377", "walk_20240377"),
+    ],
 )
 def test_subjects(folder: str, subject: str) -> None:
     assert subject_of(Path("data") / folder) == subject

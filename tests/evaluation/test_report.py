@@ -21,7 +21,7 @@ from torch.utils.tensorboard.writer import SummaryWriter
 from fmgs_nerfstudio.cli.report import MakeReport, main, run
 from fmgs_nerfstudio.evaluation.report import paper, tables
 from fmgs_nerfstudio.evaluation.report.curves import COLOURS, Curve, chart, read_curves, svg
-from fmgs_nerfstudio.evaluation.report.page import html_page
+from fmgs_nerfstudio.evaluation.report.page import html_page, markdown
 from fmgs_nerfstudio.evaluation.report.results import RunResult, evaluate
 from fmgs_nerfstudio.evaluation.runs import RunError, open_run
 from fmgs_nerfstudio.metrics import lpips
@@ -129,6 +129,46 @@ def test_the_papers_tables_stand_beside_runs_on_their_data_alone(result: RunResu
     assert "male-3-casual" in second.title
     assert len(second.rows) == 1 + len(paper.TABLE_2["male-3-casual"])
     assert "Table 1" in html_page(zju)
+
+
+def test_refined_poses_stand_apart_and_are_ns_evals(tmp_path: Path) -> None:
+    """Of a run whose configuration asks for them: a table by name, and nothing of it in the others."""
+    write_capture(tmp_path / "CoreView_1", n_frames=3)
+    names = ["Camera_B1", "Camera_B2"]
+    protocol = {
+        "name": "test",
+        "train": {"cameras": names[:1], "frames": [0]},
+        "novel_view": {"cameras": names[1:], "frames": [0]},
+        "novel_pose": {"cameras": names, "frames": [1, 2]},
+    }
+    (tmp_path / "CoreView_1" / "protocol.json").write_text(json.dumps(protocol))
+    made = config_for(tmp_path / "CoreView_1", tmp_path / "out", 1)
+    made.pipeline.refine_test_poses = 2
+    made.save_config()
+    metrics = train(made).pipeline.get_average_eval_image_metrics()
+    result = evaluate(open_run(made.get_base_dir()), 0, 0)
+    assert [(view.name, view.split) for view in result.refined] == [
+        (view.name, "novel_pose") for view in result.views if view.split == "novel_pose"
+    ]
+    means = {"novel_pose_": result.means("novel_pose"), "refined_pose_": result.refined_means}
+    for prefix, found in means.items():
+        expected = {name: metrics[f"{prefix}{name}"] for name in found}
+        assert len(expected) > 5
+        assert found == pytest.approx(expected, rel=1e-5, nan_ok=True)
+    assert means["refined_pose_"]["psnr"] != means["novel_pose_"]["psnr"]
+    (table,) = tables.refined_tables([result])
+    assert [row[1:3] for row in table.rows] == [
+        ["as given", f"{metrics['novel_pose_psnr']:.2f}"],
+        ["refined, 2 steps", f"{metrics['refined_pose_psnr']:.2f}"],
+    ]
+    for text in (html_page([result]), markdown([result])):
+        assert text.count(table.title) == 1
+        assert "refined, 2 steps" in text
+    plain = dataclasses.replace(result, refined=[], refine_steps=0)
+    assert tables.refined_tables([plain]) == []
+    assert table.title not in markdown([plain]) + html_page([plain])
+    apart = [make([result]) == make([plain]) for make in (tables.summary, tables.protocol_table, tables.measures_table)]
+    assert all(apart)
 
 
 def test_curves_are_the_logged_values(trained: Path, tmp_path: Path) -> None:

@@ -87,7 +87,10 @@ def mesh() -> LearnedMesh:
 @pytest.fixture(scope="module")
 def motion() -> Motion:
     rng = np.random.default_rng(2)
-    return Motion(rng.normal(size=(4, 72)) * 0.5, rng.normal(size=(4, 3)), 24.0, (0.0, 1.0, 0.0), "random")
+    poses = rng.normal(size=(4, 72)) * 0.5
+    poses[:, 15] = 3.1, -3.1, 3.1, 3.0  # to and fro over half a turn, where axis-angles change their sign
+    poses[:, 16:18] = 0
+    return Motion(poses, rng.normal(size=(4, 3)), 24.0, (0.0, 1.0, 0.0), "random")
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +135,9 @@ def test_attributes(glb: Glb, mesh: LearnedMesh) -> None:
     assert glb.document["meshes"][0]["extras"]["parts"] == list(CLASSES)
     np.testing.assert_array_equal(glb.array(primitive["indices"])[:, 0], mesh.faces.numpy().ravel())
     np.testing.assert_allclose(np.linalg.norm(attributes["NORMAL"], axis=1), 1, atol=1e-5)
+    a, b, c = (attributes["POSITION"][mesh.faces[:, i]] for i in range(3))
+    outward = (attributes["NORMAL"][mesh.faces[:, 0]] * np.cross(b - a, c - a)).sum(1) > 0
+    assert outward.mean() > 0.97
     linear = attributes["COLOR_0"]
     srgb = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * np.maximum(linear, 1e-9) ** (1 / 2.4) - 0.055)
     np.testing.assert_allclose(srgb, mesh.colours.numpy(), atol=1e-4)

@@ -13,6 +13,7 @@ from support.small_avatar import small_avatar
 
 from fmgs_nerfstudio.avatar import Avatar
 from fmgs_nerfstudio.cli.export import posed_splats
+from fmgs_nerfstudio.export.baking import look_around
 from fmgs_nerfstudio.export.splats import principal_axes, write_splats
 from fmgs_nerfstudio.frozen import FrozenAvatar
 from fmgs_nerfstudio.modalities import RenderingConfig
@@ -38,6 +39,15 @@ def test_principal_axes_of_3d_gaussians() -> None:
     axes, scales = principal_axes(tangents)
     assert torch.allclose(torch.linalg.det(axes), torch.ones(500, dtype=torch.float64))
     assert torch.allclose(axes @ torch.diag_embed(scales**2) @ axes.mT, tangents @ tangents.mT, atol=1e-15)
+
+
+def test_what_is_seen_from_in_front_counts_most() -> None:
+    """A surfel's front is where its normal points: against it goes the direction from the camera that counts most."""
+    model = small_avatar()
+    avatar = FrozenAvatar(model).at_rest()
+    seen = look_around(model, avatar)
+    facing = (seen.directions[seen.weights.argmax(0)] * avatar.canonical.frames[..., 2]).sum(-1)
+    assert facing.median() < -0.95
 
 
 def read_by_trimesh(path: Path) -> dict[str, np.ndarray]:

@@ -42,6 +42,13 @@ def test_no_light_is_the_field_s_colour() -> None:
     assert torch.equal(Light()(sphere(50)), torch.ones(50, 1))
 
 
+def test_no_surfel_goes_black_for_good() -> None:
+    light, normals = Light(), sphere(500)
+    with torch.no_grad():
+        light.coefficients[1] = 10.0
+        assert float(light(normals).min()) == pytest.approx(0.05)
+
+
 def test_turning_is_a_rotation_about_the_axis() -> None:
     normals, up = sphere(50), torch.nn.functional.normalize(torch.tensor([0.2, 0.3, 1.0]), dim=0)
     expected = Rotation.from_rotvec(up.numpy() * 0.7).apply(normals.numpy())

@@ -121,6 +121,15 @@ class TestPoseEncoder:
         assert set(encoder.by_level[moved].tolist()) <= {20, 22}
         assert moved.any()
 
+    def test_a_hand_hears_of_every_joint_above_it(self, canonical: CanonicalBody) -> None:
+        """Through the features that each passes on: pelvis, spine, collar, shoulder, elbow, wrist."""
+        encoder = PoseEncoder(PoseEncoderConfig(), canonical.body.parents, canonical.joints)
+        encoder.out = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
+        features = self.encode(canonical, encoder, torch.randn(72) * 0.3).view(24, -1)
+        left_hand = encoder.by_level.tolist().index(22)
+        (gradient,) = torch.autograd.grad(features[left_hand].sum(), encoder.w1)
+        assert set(gradient.flatten(1).any(1).nonzero().flatten().tolist()) == {0, 3, 6, 9, 13, 16, 18, 20, 22}
+
     def test_gradient_reaches_the_pose(self, canonical: CanonicalBody) -> None:
         encoder = PoseEncoder(PoseEncoderConfig(), canonical.body.parents, canonical.joints)
         pose = torch.zeros(72, requires_grad=True)
@@ -152,6 +161,20 @@ class TestSkinning:
         upper = centres[:, 1] > 0
         share = (area * upper).sum() / area.sum()
         assert float((points[:, 1] > 0).float().mean()) == pytest.approx(float(share), abs=0.05)
+
+    def test_samples_are_spread_evenly_over_a_face(self) -> None:
+        """A quarter in each of the four triangles that the middles of its edges part it into."""
+        corners = torch.tensor([[0.0, 0, 0], [2, 0, 0], [0, 2, 0]])
+        face = SurfaceWeights(corners, torch.tensor([[0, 1, 2]]), torch.eye(3))
+        points, weights = face.sample(4000, torch.Generator().manual_seed(0))
+        assert torch.allclose(weights[:, 1:], points[:, :2] / 2, atol=1e-6)
+        at_corners = (weights > 0.5).float().mean(0)
+        assert at_corners.tolist() == pytest.approx([0.25] * 3, abs=0.03)
+
+    def test_points_outside_the_box_are_taken_to_its_side(self) -> None:
+        skinning = SkinningField(SkinningFieldConfig(), torch.tensor([[-1.0, -1, -1], [1, 1, 1]]), 24)
+        outside = torch.tensor([[3.0, 0.2, -0.4], [0.1, -1.5, 9.0]])
+        assert torch.equal(skinning(outside), skinning(outside.clamp(-1, 1)))
 
     def test_the_field_starts_at_the_bodys_weights(self, surface: SurfaceWeights) -> None:
         corners = surface.corners.flatten(0, 1)

@@ -59,3 +59,26 @@ def test_a_perfect_image_and_one_that_is_off_by_known_amounts() -> None:
     without_truth = image_metrics(outputs, {key: batch[key] for key in ("image", "mask")})
     seen = {name for name, one in MEASURES.items() if one.net is None and one.view in ("black", "white8")}
     assert set(without_truth) == {"psnr", "ssim", "mask_iou"} | seen
+
+
+def test_maps_count_where_truth_and_rendering_both_cover_more_than_half_a_pixel() -> None:
+    """Two of five pixels do: 10 mm behind and 30 mm before the truth, at a right angle to it and along it."""
+    up, toward = [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]
+    outputs = {
+        "rgb": torch.zeros(1, 5, 3),
+        "accumulation": torch.tensor([[1, 0.6, 0.4, 1, 1]])[..., None],
+        "depth": torch.tensor([[2.01, 1.97, 9, 9, 9]])[..., None],
+        "normal": torch.tensor([[up, toward, up, up, up]]),
+        "logits": torch.zeros(1, 5, NUM_CLASSES),
+    }
+    batch = {
+        "image": torch.zeros(1, 5, 3),
+        "mask": torch.tensor([[1, 1, 1, 0.4, 0.6]])[..., None],
+        "truth_depth": torch.tensor([[2.0, 2.0, 2.0, 2.0, 0.0]]),
+        "truth_normal": torch.tensor([[toward] * 5]),
+        "truth_semantics": torch.ones(1, 5, dtype=torch.uint8),
+    }
+    metrics = image_metrics(outputs, batch)
+    assert metrics["depth_mm"] == pytest.approx(20, abs=1e-3)
+    assert metrics["normal_degrees"] == pytest.approx(45)
+    assert metrics["mask_iou"] == pytest.approx(3 / 5)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from fmgs_nerfstudio.motion.cameras import CameraName, look_at, watch
+from fmgs_nerfstudio.motion.cameras import CameraName, look_at, watch, whole_person_zoom
 from fmgs_nerfstudio.rendering import Camera
 
 UP = np.array([0.0, 0.0, 1.0])
@@ -58,6 +58,27 @@ def test_the_whole_person_is_in_the_image(kind: CameraName) -> None:
     assert (seen < [256, 240]).all()
     if kind != "fixed":  # and not lost in it
         assert (np.ptp(seen.reshape(-1, 2), axis=0) / [256, 240]).max() > 0.6
+
+
+@pytest.mark.parametrize(("place", "pixels_to_the_edge"), [((-1, 0), 60), ((1, 0), 40), ((0, -1), 30), ((0, 1), 50)])
+def test_the_zoom_leaves_room_on_every_side(place: tuple[int, int], pixels_to_the_edge: int) -> None:
+    """A joint 1 m aside and 2 m away, and 13 cm beyond it, at 96 % of the way to that edge of the image."""
+    K = np.array([[100.0, 0, 60.0], [0, 100.0, 30.0], [0, 0, 1]])
+    joints = np.tile([0.0, 0.0, 2.0], (1, 24, 1))
+    joints[0, 4, :2] = place
+    found = whole_person_zoom([np.eye(4)], K, 100, 80, joints)
+    assert found == pytest.approx(0.96 * pixels_to_the_edge / (100 * 1.13 / 2))
+
+
+def test_a_fixed_camera_comes_no_closer_and_a_following_one_looks_at_the_middle() -> None:
+    small = walk(1) * 0.1
+    assert torch.equal(watch("fixed", capture_camera(), small, UP, FPS)[0].K, capture_camera().K)
+    joints = np.tile(walk(1), (9, 1, 1))
+    pelvis, heights = joints[0, 0], joints[0, :, 2]
+    middle = [pelvis[0], pelvis[1], (heights.max() + heights.min()) / 2]
+    assert abs(middle[2] - pelvis[2]) > 0.05
+    following = watch("follow", capture_camera(), joints, UP, FPS)[0]
+    np.testing.assert_allclose(pixels(following, np.array(middle)), [128, 120], atol=1e-2)
 
 
 def test_the_fixed_camera_is_the_captures() -> None:

@@ -70,6 +70,7 @@ def test_clip_takes_seconds() -> None:
     part = motion.clip(1.0, 2.0)
     np.testing.assert_array_equal(part.poses, motion.poses[30:60])
     assert len(motion.clip(0.0, None)) == 90
+    assert len(motion.clip(1.0, 1.99)) == 30  # to the end of the pose that is shown then
     with pytest.raises(MotionError, match=r"3\.0 s"):
         motion.clip(4.0, None)
 

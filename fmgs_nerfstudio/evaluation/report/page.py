@@ -34,6 +34,7 @@ def html_page(results: Sequence[RunResult]) -> str:
         results=results,
         papers=tables.paper_tables(results),
         summary=tables.summary(results),
+        refined=tables.refined_tables(results),
         other_tables=[tables.protocol_table(results), tables.measures_table(results)],
         views=[tables.view_table(result) for result in results],
         charts={title: svg(title, [result.curves.get(title) for result in results]) for title in titles},
@@ -46,7 +47,9 @@ def markdown(results: Sequence[RunResult]) -> str:
     papers = tables.paper_tables(results)
     parts = [f"# {TITLE}", *(_markdown_table(table) for table in papers)]
     parts += [] if papers else [_NOT_THE_PAPERS]
-    parts += [_markdown_table(make(results)) for make in (tables.summary, tables.protocol_table, tables.measures_table)]
+    made = [tables.summary(results), *tables.refined_tables(results)]
+    made += [tables.protocol_table(results), tables.measures_table(results)]
+    parts += [_markdown_table(table) for table in made]
     for result in results:
         facts = "\n".join(f"- {name}: {value}" for name, value in result.facts.items())
         parts += [f"## {result.name}", facts, _markdown_table(tables.worst_table(result))]

@@ -14,10 +14,12 @@ from fmgs_dataparsers.protocols import subject_of
 from rich.markup import escape
 from rich.progress import track
 
+from fmgs_nerfstudio.data import Batch
 from fmgs_nerfstudio.evaluation.pictures import Image, picture
 from fmgs_nerfstudio.evaluation.report.curves import Curve, read_curves
 from fmgs_nerfstudio.evaluation.runs import Run
 from fmgs_nerfstudio.frozen import FrozenAvatar
+from fmgs_nerfstudio.held_out_poses import refined_views
 from fmgs_nerfstudio.model import FMGSModel
 from fmgs_nerfstudio.rendering import Camera
 
@@ -57,6 +59,10 @@ class RunResult:
     name: str
     capture: Capture
     views: list[ViewResult]
+    refined: list[ViewResult]
+    """Held-out poses once more, fitted to their own test images; empty where the run's configuration asks for none."""
+    refine_steps: int
+    """Steps of these fits."""
     panels: list[Panel]
     worst: list[Panel]
     at_rest: dict[str, bytes]
@@ -72,13 +78,22 @@ class RunResult:
 
     def means(self, split: Split | None) -> dict[str, float]:
         """Means over the images of a split, as ns-eval's; empty where there are none."""
-        views = [view.metrics for view in self.views if view.split == split]
-        return {name: statistics.fmean(metrics[name] for metrics in views) for name in (views[0] if views else ())}
+        return _means([view for view in self.views if view.split == split])
+
+    @property
+    def refined_means(self) -> dict[str, float]:
+        """As `means`, of the refined poses."""
+        return _means(self.refined)
 
     @property
     def splits(self) -> list[Split | None]:
         """Those that have images."""
         return [split for split in SPLITS if any(view.split == split for view in self.views)]
+
+
+def _means(views: Sequence[ViewResult]) -> dict[str, float]:
+    metrics = [view.metrics for view in views]
+    return {name: statistics.fmean(each[name] for each in metrics) for name in (metrics[0] if metrics else ())}
 
 
 def evaluate(run: Run, n_panels: int, n_worst: int) -> RunResult:
@@ -96,6 +111,8 @@ def evaluate(run: Run, n_panels: int, n_worst: int) -> RunResult:
         name,
         model.kwargs["metadata"]["capture"],
         views,
+        _refined(run),
+        run.pipeline.config.refine_test_poses,
         [_panel(run, view) for view in chosen],
         [_panel(run, view) for view in worst],
         _at_rest(model),
@@ -112,8 +129,23 @@ def _readable(run: Run) -> Sequence[int]:
 
 
 def _measured(run: Run, index: int) -> ViewResult:
-    dataset, batch = run.pipeline.datamanager.eval_dataset, run.pipeline.datamanager.cached_eval.get(index)
-    metrics, _ = run.model.get_image_metrics_and_images(_render(run, index), batch)
+    batch = run.pipeline.datamanager.cached_eval.get(index)
+    return _result(run, index, _render(run, index), batch)
+
+
+def _refined(run: Run) -> list[ViewResult]:
+    """Of new poses as ns-eval's `refined_pose_`."""
+    if (steps := run.pipeline.config.refine_test_poses) == 0:
+        return []
+    loader = refined_views(run.model, run.pipeline.datamanager.eval_loader("novel_pose"), steps)
+    return [
+        _result(run, batch["image_idx"], run.model.get_outputs_for_camera(camera), batch) for camera, batch in loader
+    ]
+
+
+def _result(run: Run, index: int, outputs: dict[str, torch.Tensor], batch: Batch) -> ViewResult:
+    metrics, _ = run.model.get_image_metrics_and_images(outputs, batch)
+    dataset = run.pipeline.datamanager.eval_dataset
     frame = dataset.frames[index]
     return ViewResult(index, f"{frame.camera}/{frame.stem}", _split_of(frame, dataset.capture), metrics)
 

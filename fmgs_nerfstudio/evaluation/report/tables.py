@@ -94,7 +94,7 @@ def _table_2(subject: str, rows: Sequence[paper.Row], results: Sequence[RunResul
     header = ["", *(title for title, _ in _COLUMNS.values())]
     note = (
         f"{_protocol_note('instantavatar')} InstantAvatar optimised the test poses on the test images; "
-        "these runs did not."
+        "in these rows they are as given."
     )
     title = f"PeopleSnapshot, {subject}: beside the paper's Table 2"
     return Table(title, header, ours + theirs, note, set(range(len(ours))))
@@ -107,11 +107,7 @@ def _protocol_note(name: str) -> str:
 
 def summary(results: Sequence[RunResult]) -> Table:
     """Every run and split under the paper's protocol, the maps' metrics, training time and speed."""
-    shown = {
-        name: column
-        for name, column in (_COLUMNS | _MAPS).items()
-        if any(name in r.means(split) for r in results for split in r.splits)
-    }
+    shown = _present([r.means(split) for r in results for split in r.splits])
     rows = []
     for r in results:
         for split in r.splits:
@@ -123,6 +119,22 @@ def summary(results: Sequence[RunResult]) -> Table:
         note += " LPIPS is left out: its backbones were not found (see the log)."
     header = ["run", "held out", *(title for title, _ in shown.values()), "Train ↓", "FPS ↑"]
     return Table("Held-out images", header, rows, note, set(range(len(rows))))
+
+
+def refined_tables(results: Sequence[RunResult]) -> list[Table]:
+    """New poses as given and as fitted to their test images; none where no run was asked to fit them."""
+    refined = [r for r in results if r.refined]
+    shown = _present([r.refined_means for r in refined])
+    rows = []
+    for r in refined:
+        rows.append([r.name, "as given", *_cells(r.means("novel_pose"), shown)])
+        rows.append([r.name, f"refined, {r.refine_steps} steps", *_cells(r.refined_means, shown)])
+    header = ["run", "poses", *(title for title, _ in shown.values())]
+    note = (
+        "Each pose was fitted to the test images that it is scored on, with the avatar frozen (ns-eval's "
+        "refined_pose_): no other table has these numbers."
+    )
+    return [Table("New poses, refined on their test images", header, rows, note)] if refined else []
 
 
 def protocol_table(results: Sequence[RunResult]) -> Table:
@@ -152,9 +164,7 @@ def measures_table(results: Sequence[RunResult]) -> Table:
 
 def view_table(result: RunResult) -> Table:
     """Every held-out image of one run."""
-    shown = {
-        name: column for name, column in (_COLUMNS | _MAPS).items() if any(name in v.metrics for v in result.views)
-    }
+    shown = _present([view.metrics for view in result.views])
     rows = [[view.name, _SPLITS[view.split], *_cells(view.metrics, shown)] for view in result.views]
     return Table("Every held-out image", ["image", "held out", *(title for title, _ in shown.values())], rows)
 
@@ -165,6 +175,12 @@ def worst_table(result: RunResult) -> Table:
     worst = {panel.view.name for panel in result.worst}
     rows = sorted((row for row in table.rows if row[0] in worst), key=lambda row: float(row[2]))
     return Table("Worst frames", table.header, rows)
+
+
+def _present(measured: Sequence[Mapping[str, float]]) -> dict[str, tuple[str, int]]:
+    """The columns that any of these fill."""
+    columns = _COLUMNS | _MAPS
+    return {name: column for name, column in columns.items() if any(name in metrics for metrics in measured)}
 
 
 def _cells(metrics: Mapping[str, float], columns: Mapping[str, tuple[str, int]]) -> Iterator[str]:
