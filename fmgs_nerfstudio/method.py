@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +18,9 @@ from fmgs_nerfstudio.modalities import RenderingConfig
 from fmgs_nerfstudio.model import FMGSModelConfig, default_n_vertices, refines_poses
 from fmgs_nerfstudio.objective import LossWeights
 from fmgs_nerfstudio.pipeline import FMGSPipelineConfig
+from fmgs_nerfstudio.requirements import insist
 from fmgs_nerfstudio.schedule import DecayConfig, Schedule
+from fmgs_nerfstudio.viewer.address import with_our_defaults
 
 
 @dataclass
@@ -41,6 +44,12 @@ class FMGSTrainerConfig(TrainerConfig):
         self.output_dir = self.output_dir.resolve()
         self.data = self.data.resolve() if self.data else None
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """ns-viewer puts a ViewerConfig with the host's defaults in the place of the run's, and has no other way in."""
+        if name == "viewer" and name in vars(self):
+            value = with_our_defaults(value, sys.argv)
+        super().__setattr__(name, value)
+
     def save_config(self) -> None:
         """Read the capture before anything is written, and save the defaults that depend on it as numbers."""
         self.resolve_defaults()
@@ -53,8 +62,9 @@ class FMGSTrainerConfig(TrainerConfig):
     def resolve_defaults(self) -> None:
         """Fill what depends on the capture or on the length of the run: vertices, pose refinement, decays.
 
-        Raises ValueError for mixed precision.
+        Raises SystemExit for packages of other versions, ValueError for mixed precision.
         """
+        insist()
         if self.mixed_precision:
             raise ValueError(
                 "--mixed-precision True: the rasteriser and the ray transforms need float32, and half precision would "
@@ -91,7 +101,7 @@ def _trainer(
         optimizers=optimizers,
         machine=MachineConfig(device_type="cuda" if torch.cuda.is_available() else "cpu"),
         logging=LoggingConfig(steps_per_log=1),
-        viewer=ViewerConfig(quit_on_train_completion=True, default_composite_depth=False),
+        viewer=with_our_defaults(ViewerConfig(quit_on_train_completion=True)),
         vis="viewer+tensorboard",
     )
 
