@@ -126,7 +126,7 @@ def _install(folder: Path, interpreter: str, pins: Sequence[str]) -> Path:
     python, constraints = folder / "bin" / "python", folder / "constraints.txt"
     constraints.write_text("".join(f"{pin}\n" for pin in pins))
     _run(python, "-m", "pip", "install", "--quiet", "--upgrade", "pip")
-    _run(python, "-m", "pip", "install", "--quiet", f"{ROOT}[dev]", "--constraint", constraints)
+    _run(python, "-m", "pip", "install", "--progress-bar=off", f"{ROOT}[dev]", "--constraint", constraints)
     return python
 
 
@@ -144,10 +144,13 @@ def _test(bound: Bound, python: Path, tests: Sequence[str], requirements: Sequen
 
 
 def _versions(python: Path) -> dict[str, str]:
-    listed = subprocess.run([python, "-m", "pip", "list", "--format=json"], capture_output=True, check=True)
-    versions = {canonicalize_name(each["name"]): each["version"] for each in json.loads(listed.stdout)}
-    told = subprocess.run([python, "-c", "import platform; print(platform.python_version())"], capture_output=True)
-    return {**versions, "python": told.stdout.decode().strip()}
+    """Of all packages in an environment, and of its Python."""
+    listed, told = (
+        subprocess.run([python, *arguments], capture_output=True, check=True, text=True).stdout
+        for arguments in (("-m", "pip", "list", "--format=json"), ("--version",))
+    )
+    versions = {canonicalize_name(each["name"]): each["version"] for each in json.loads(listed)}
+    return {**versions, "python": told.split()[1]}
 
 
 def read_results(path: Path) -> tuple[dict[str, int], list[str]]:
