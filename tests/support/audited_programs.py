@@ -57,7 +57,7 @@ def listening() -> list[tuple[str, int]]:
     import psutil
 
     sockets = psutil.Process().net_connections(kind="inet")
-    return [tuple(each.laddr) for each in sockets if each.status == psutil.CONN_LISTEN]
+    return [(str(each.laddr[0]), int(each.laddr[1])) for each in sockets if each.status == psutil.CONN_LISTEN]
 
 
 def _viewers() -> int:
