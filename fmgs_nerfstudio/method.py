@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,9 @@ from fmgs_nerfstudio.modalities import RenderingConfig
 from fmgs_nerfstudio.model import FMGSModelConfig, default_n_vertices, refines_poses
 from fmgs_nerfstudio.objective import LossWeights
 from fmgs_nerfstudio.pipeline import FMGSPipelineConfig
+from fmgs_nerfstudio.requirements import insist
 from fmgs_nerfstudio.schedule import DecayConfig, Schedule
+from fmgs_nerfstudio.viewer.address import with_our_defaults
 
 
 @dataclass
@@ -44,6 +47,12 @@ class FMGSTrainerConfig(TrainerConfig):
         self.output_dir = self.output_dir.resolve()
         self.data = self.data.resolve() if self.data else None
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """ns-viewer puts a ViewerConfig with the host's defaults in the place of the run's, and has no other way in."""
+        if name == "viewer" and name in vars(self):
+            value = with_our_defaults(value, sys.argv)
+        super().__setattr__(name, value)
+
     def save_config(self) -> None:
         """Read the capture before anything is written, and save the defaults that depend on it as numbers; and beside
         the configuration what an avatar needs of the capture, so that the run opens without it."""
@@ -59,8 +68,9 @@ class FMGSTrainerConfig(TrainerConfig):
     def resolve_defaults(self) -> Capture:
         """Read the capture, and fill what depends on it or on the length of the run: vertices, pose refinement, decays.
 
-        Raises ValueError for mixed precision, SystemExit where the capture is not ready.
+        Raises SystemExit for packages of other versions or a capture that is not ready, ValueError for mixed precision.
         """
+        insist()
         if self.mixed_precision:
             raise ValueError(
                 "--mixed-precision True: the rasteriser and the ray transforms need float32, and half precision would "
@@ -101,7 +111,7 @@ def _trainer(
         optimizers=optimizers,
         machine=MachineConfig(device_type="cuda" if torch.cuda.is_available() else "cpu"),
         logging=LoggingConfig(steps_per_log=1),
-        viewer=ViewerConfig(quit_on_train_completion=True, default_composite_depth=False),
+        viewer=with_our_defaults(ViewerConfig(quit_on_train_completion=True)),
         vis="viewer+tensorboard",
     )
 

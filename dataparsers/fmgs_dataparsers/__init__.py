@@ -1,0 +1,5 @@
+"""Captures on disk as nerfstudio's data. It is the first of this plugin that nerfstudio's programs import."""
+
+from fmgs_nerfstudio.requirements import tell
+
+tell()

@@ -204,7 +204,13 @@ def scatter(
 
 @functools.cache
 def _tinycudann_encoding(config: HashGridConfig) -> nn.Module:
-    import tinycudann
+    try:
+        import tinycudann
+    except (ImportError, OSError) as error:
+        raise RuntimeError(
+            f"tinycudann is installed and cannot be loaded: {error}. Build it again for this torch "
+            f"({torch.__version__}) and card, or use the torch encoding: pip uninstall tinycudann"
+        ) from error
 
     return tinycudann.Encoding(
         n_input_dims=3,

@@ -19,6 +19,7 @@ from fmgs_nerfstudio.kernels.compiled import uninterrupted
 from fmgs_nerfstudio.modalities import MODALITIES, Pictures, visualize_outputs
 from fmgs_nerfstudio.model import FMGSModel
 from fmgs_nerfstudio.rendering import Camera
+from fmgs_nerfstudio.viewer.address import tell_true_port
 from fmgs_nerfstudio.viewer.first_view import FirstView
 from fmgs_nerfstudio.viewer.frame_overlay import capture_view, frame_seen_from
 from fmgs_nerfstudio.viewer.loop import ViewerLoop
@@ -47,6 +48,7 @@ class AvatarViewer(ViewerControl):
         if isinstance(self.capture, KeptCapture):
             viewer.config.max_num_display_images = 0
         super()._setup(viewer)
+        tell_true_port(viewer)
         self.viser_server.on_client_connect(self.first_view.take)
         ViewerLoop(self.state, self.first_view, viewer).start()
 

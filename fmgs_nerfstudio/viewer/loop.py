@@ -36,9 +36,6 @@ class ViewerLoop(threading.Thread):
         self._time = viewer.control_panel.time
         self._followed: SmplPose | None = None
         self._state: tuple[object, ...] = ()
-        # Depth compositing would hide what stands in the person or before nothing. ns-viewer does not ask the run's
-        # configuration, which has it off, and nerfstudio has no other way in.
-        viewer.control_panel._layer_depth.value = False  # pyright: ignore[reportPrivateUsage]
 
     def run(self) -> None:
         last = time.monotonic()

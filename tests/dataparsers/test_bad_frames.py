@@ -142,13 +142,8 @@ def test_corruption_inside_a_file_does_not_stop_training(
     frames = FrameCache(dataset.get_data, len(dataset), megabytes=1)
     capsys.readouterr()
     assert [frames.first([1, 2], ahead=[3])[0], frames.first([1, 3])[0], frames.first([0, 1])[0]] == [2, 3, 0]
-<<<<<<< HEAD
-    assert without_places(capsys).count("image_0001.png cannot be read as an image") == 1
-    with pytest.raises(CaptureError, match=r"none of 1 images .* can be decoded: .*image_0001\.png cannot"):
-=======
     assert without_places(capsys).count(told) == 1
-    with pytest.raises(CaptureError, match="no image of the capture can be decoded"):
->>>>>>> mut
+    with pytest.raises(CaptureError, match=r"none of 1 images .* can be decoded: .*image_0001\.png cannot"):
         frames.first([1])
 
 
