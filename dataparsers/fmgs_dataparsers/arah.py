@@ -18,7 +18,7 @@ import numpy as np
 from fmgs_dataparsers.assemble import Calibration, ReadOptions, Recording, Shot, assemble, monocular
 from fmgs_dataparsers.capture import Capture, CaptureError, Split
 from fmgs_dataparsers.conventions import BodyFile, Fit, PixelCentres, world_to_camera
-from fmgs_dataparsers.files import arrays, by_name, entries, images_in, number, read_json, read_npz
+from fmgs_dataparsers.files import arrays, by_name, entries, images_in, inside, number, read_json, read_npz
 from fmgs_dataparsers.masks import ImageMask
 from fmgs_dataparsers.own_video import row_of
 from fmgs_dataparsers.people_snapshot import gender_of, read_camera
@@ -118,4 +118,5 @@ def _calibrations(path: Path) -> dict[str, Calibration]:
 def _folder(root: Path, name: str) -> Path | None:
     count = number(name)
     names = [name] if count is None else [name, f"{count - 1:02d}"]  # the refined release counts from 00
-    return next((root / folder for folder in names if (root / folder).is_dir()), None)
+    paths = [inside(root, folder, root / "cam_params.json") for folder in names]
+    return next((path for path in paths if path.is_dir()), None)

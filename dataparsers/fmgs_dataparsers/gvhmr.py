@@ -9,20 +9,17 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from fmgs_dataparsers.assemble import Calibration, ReadOptions, monocular
 from fmgs_dataparsers.capture import Capture, CaptureError
 from fmgs_dataparsers.conventions import N_BETAS, BodyFile, Fit, PixelCentres, checked
-from fmgs_dataparsers.files import array, entries, read_npz, stack
+from fmgs_dataparsers.files import array, entries, read_npz, read_tensors, stack
 from fmgs_dataparsers.own_video import masks_beside
 from fmgs_dataparsers.video import source_frames
 from fmgs_nerfstudio.arrays import Array
-from fmgs_nerfstudio.unpickle import FAILURES
 
 NAME = "gvhmr"
 SIGNATURE = "hmr4d_results.pt beside a video or images/"
@@ -47,7 +44,7 @@ def read(root: Path, options: ReadOptions) -> Capture:
         FileNotFoundError: no body model.
     """
     path = root / "hmr4d_results.pt"
-    params, K = entries(path, _load(path), "smpl_params_incam", "K_fullimg")
+    params, K = entries(path, read_tensors(path), "smpl_params_incam", "K_fullimg")
     orient, local, transl, betas = entries(path, params, "global_orient", "body_pose", "transl", "betas")
     orient = stack(path, "global_orient", orient, 3)
     n = [len(orient)]
@@ -75,13 +72,6 @@ def read(root: Path, options: ReadOptions) -> Capture:
         fit=fit,
         body=body,
     )
-
-
-def _load(path: Path) -> Any:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FAILURES as error:
-        raise CaptureError(f"{path} cannot be read as a file of tensors: {error}; copy it again") from error
 
 
 def _shape(root: Path, options: ReadOptions, body: BodyFile, betas: Array) -> tuple[Array, Array]:

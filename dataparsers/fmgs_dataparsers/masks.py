@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -13,10 +14,10 @@ import h5py
 import numpy as np
 from jaxtyping import Float
 
-from fmgs_dataparsers.files import CaptureError, decode, image_size, is_whole
+from fmgs_dataparsers.files import CaptureError, check_pixels, decode, image_size, is_whole, open_array
+from fmgs_nerfstudio import gate
 from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.maps.maps import Priors
-from fmgs_nerfstudio.unpickle import FAILURES
 
 Mask = Float[Array, "H W"]
 
@@ -98,14 +99,12 @@ class ArrayMask:
         return 1 - coverage if self.inverted else coverage
 
     def _open(self) -> Array:
-        try:
-            array = np.load(self.file, mmap_mode="r", allow_pickle=False)
-        except FAILURES as error:
-            raise CaptureError(f"{self.file} cannot be read as a mask: {error}") from error
+        array = open_array(self.file)
         if array.ndim == 3 and 1 in (array.shape[0], array.shape[-1]):
             array = array[0] if array.shape[0] == 1 else array[..., 0]
         if array.ndim != 2 or array.dtype.kind not in "biuf":
             raise CaptureError(f"{self.file}: expected a mask [H, W] of numbers, found {array.shape} {array.dtype}")
+        check_pixels(self.file, array.shape[1], array.shape[0])
         return array
 
 
@@ -140,8 +139,11 @@ class RleMask:
         return self.width, self.height
 
     def read(self) -> Mask:
+        check_pixels(self.file, self.width, self.height)
         try:
             runs = run_lengths(self.counts)
+            if sum(runs) != self.width * self.height or min(runs) < 0:
+                raise ValueError(f"they are {sum(runs)} long")
             values = np.repeat(np.arange(len(runs)) % 2, runs)
             return values.reshape(self.width, self.height).T.astype(np.float32)
         except (IndexError, ValueError, OverflowError) as error:
@@ -213,9 +215,12 @@ def open_hdf(path: Path) -> Generator[h5py.File]:
         CaptureError: it is missing, corrupt (which may show only when it is read), or something else.
     """
     try:
+        gate.check_file(path)
         with h5py.File(path, "r") as file:
             yield file
-    except (OSError, RuntimeError, KeyError, TypeError) as error:
+    except CaptureError:
+        raise
+    except gate.FAILURES as error:
         raise CaptureError(f"{path} cannot be read as HDF5: {error}; copy it again from its source") from error
 
 
@@ -230,9 +235,25 @@ def count_masks(path: Path) -> int:
 
 
 def _dataset(path: Path, content: h5py.File) -> h5py.Dataset:
-    found = content.get("masks")
-    if not isinstance(found, h5py.Dataset) or found.ndim != 3 or found.dtype.kind not in "biuf":
+    found = dataset(path, content, "masks", most=2**63)  # of which one row is read at a time
+    if found.ndim != 3:
         raise CaptureError(f"{path}: expected a dataset 'masks' [N, H, W] of numbers")
+    check_pixels(path, found.shape[2], found.shape[1])
+    return found
+
+
+def dataset(path: Path, content: h5py.File, name: str, most: int = gate.NUMBERS) -> h5py.Dataset:
+    """The dataset `name`, of `most` numbers or fewer, which lie in this very file: HDF5 can refer to others.
+
+    Raises:
+        CaptureError: it is something else.
+    """
+    here = isinstance(content.get(name, getlink=True), h5py.HardLink)
+    found = content.get(name) if here else None
+    if not isinstance(found, h5py.Dataset) or found.external or found.is_virtual or found.dtype.kind not in "biuf":
+        raise CaptureError(f"{path}: expected a dataset {name!r} of numbers in the file itself")
+    if prod(found.shape) > most or prod(found.chunks or ()) * found.dtype.itemsize > gate.ARRAYS:
+        raise CaptureError(f"{path}: the dataset {name!r} {list(found.shape)} is too large")
     return found
 
 

@@ -16,6 +16,7 @@ from fmgs_dataparsers.parser import open_capture
 from jaxtyping import Float
 
 from fmgs_nerfstudio.arrays import Array
+from fmgs_nerfstudio.gate import NUMBERS
 from fmgs_nerfstudio.maps.maps import PriorsError
 from fmgs_nerfstudio.motion.motion import Motion, MotionError, find_metres, find_up
 from fmgs_nerfstudio.unpickle import read_npz, read_pickle
@@ -93,8 +94,10 @@ def _of_arrays(arrays: Mapping[str, Any], path: Path, reading: Reading) -> Motio
         if (name := next((name for name in names if name in arrays), None)) is None:
             return None
         try:
+            if np.size(arrays[name]) > NUMBERS:
+                raise ValueError(f"{np.size(arrays[name]):,} of them; expected at most {NUMBERS:,}")
             values = np.atleast_1d(np.asarray(arrays[name], np.float64))
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise MotionError(f"{path}: {name} holds something else than numbers: {error}") from error
         if values.size == 0:
             raise MotionError(f"{path}: {name} is empty; expected one or more poses")
