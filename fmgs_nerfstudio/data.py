@@ -19,9 +19,9 @@ from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.datamanagers.full_images_datamanager import FullImageDatamanager, FullImageDatamanagerConfig
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.data.datasets.base_dataset import InputDataset
-from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
+from fmgs_nerfstudio.console import log
 from fmgs_nerfstudio.maps.maps import PriorsError
 from fmgs_nerfstudio.metrics.bounds import BodyBounds
 
@@ -226,7 +226,7 @@ class FrameCache:
             return self.get(index, ahead)
         except (CaptureError, PriorsError) as error:
             if index not in self._unreadable:
-                CONSOLE.log(f"Skipped: {error}")
+                log(f"Skipped: {error}")
             self._unreadable.add(index)
             return None
 

@@ -15,7 +15,6 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
-from nerfstudio.utils.rich_utils import CONSOLE
 
 from fmgs_dataparsers.capture import Capture, CaptureError, Frame, LeftOut, PinholeCamera, Split
 from fmgs_dataparsers.conventions import BodyFile, Fit, PixelCentres, our_intrinsics, upward
@@ -23,6 +22,7 @@ from fmgs_dataparsers.files import IMAGE_SUFFIXES, image_size, is_whole
 from fmgs_dataparsers.masks import MaskSource, NoMask, PriorMask
 from fmgs_dataparsers.protocols import ChosenSplit, choose
 from fmgs_nerfstudio.arrays import Array
+from fmgs_nerfstudio.console import log
 from fmgs_nerfstudio.maps.maps import Priors, open_priors
 
 Gender = Literal["auto", "neutral", "male", "female"]
@@ -117,7 +117,7 @@ def assemble(recording: Recording, options: ReadOptions) -> Capture:
     if not good["train"]:
         raise CaptureError(f"{recording.root}: no training image can be used.\n{report or '  the split names none'}")
     if report:
-        CONSOLE.log(f"{recording.root}: left out\n{report}")
+        log(f"{recording.root}: left out\n{report}")
     indices = sorted({shot.frame_index for members in good.values() for shot in members})
     row = {index: row for row, index in enumerate(indices)}
     fits = [checks.fits[index] for index in indices]

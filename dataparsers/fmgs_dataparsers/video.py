@@ -12,9 +12,9 @@ import av
 import cv2
 import numpy as np
 from av.error import FFmpegError
-from nerfstudio.utils.rich_utils import CONSOLE
 
 from fmgs_dataparsers.files import CaptureError, check_file, images_in
+from fmgs_nerfstudio.console import log
 from fmgs_nerfstudio.gate import PIXELS
 
 _IMAGE_FOLDERS = ("images", "image", "frames")
@@ -60,7 +60,7 @@ def extract_frames(video: Path, folder: Path) -> list[Path]:
     note = folder / "source.json"
     if note.is_file() and note.stat().st_size < 2**12 and note.read_bytes() == _stamp(video, folder):
         return images_in(folder)
-    CONSOLE.log(f"Writing the frames of {video.name} to {folder}, once")
+    log(f"Writing the frames of {video.name} to {folder}, once")
     try:
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         temporary.chmod(0o755)  # mkdtemp's 0700 would lock other users out

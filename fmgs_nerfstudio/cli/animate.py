@@ -10,6 +10,7 @@ from typing import Annotated
 
 import numpy as np
 import tyro
+from rich.markup import escape
 from rich.progress import track
 
 from fmgs_nerfstudio.cli.errors import in_one_line
@@ -87,7 +88,7 @@ def run(animate: Animate) -> None:
     )  # fmt: skip
     clock = Clock()
     frames = clock.measure(perform(avatar, motion, cameras, animate.outputs))
-    frames = iter(track(frames, f"Animating {motion.name}", total=len(motion)))
+    frames = iter(track(frames, f"Animating {escape(motion.name)}", total=len(motion)))
     video = animate.video
     if animate.frames is not None:
         frames = write_pngs(frames, animate.frames)

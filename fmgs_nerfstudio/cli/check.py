@@ -169,7 +169,7 @@ def _save(report: FitReport, facts: dict[str, str], out: Path, console: Console)
         path.write_bytes(encoded.tobytes())
     with atomic_path(out / "index.html") as path:
         path.write_text(html_page(report, facts, encoded.tobytes()), encoding="utf-8")
-    console.print(f"See {out / 'index.html'} (the sheet alone: {out / 'sheet.png'})", highlight=False)
+    console.print(escape(f"See {out / 'index.html'} (the sheet alone: {out / 'sheet.png'})"), highlight=False)
 
 
 def _show_gradients(path: Path, console: Console) -> bool:

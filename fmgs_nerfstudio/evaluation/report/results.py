@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from fmgs_dataparsers.capture import Capture, Frame, Split
 from fmgs_dataparsers.protocols import subject_of
+from rich.markup import escape
 from rich.progress import track
 
 from fmgs_nerfstudio.evaluation.pictures import Image, picture
@@ -84,7 +85,7 @@ def evaluate(run: Run, n_panels: int, n_worst: int) -> RunResult:
     """Measure every held-out image of `run`, and draw `n_panels` of each split and the `n_worst` ones by PSNR."""
     model, folder = run.model.eval(), run.folder
     name = f"{folder.parent.parent.name}/{folder.name}"
-    views = [_measured(run, index) for index in track(_readable(run), f"Evaluating {name}")]
+    views = [_measured(run, index) for index in track(_readable(run), f"Evaluating {escape(name)}")]
     chosen: list[ViewResult] = []
     for split in SPLITS:
         members = [view for view in views if view.split == split]
