@@ -89,6 +89,24 @@ def check_file(path: Path, most: int | None = None) -> os.stat_result:
     return facts
 
 
+def check_solid(path: Path, most: int = 2**24) -> None:
+    """For files of any size: zeros that were never written cost nothing to send, and minutes to read.
+
+    Raises:
+        FileError: as `check_file`, or it has a longer hole than `most` bytes.
+    """
+    size, end = check_file(path).st_size, 0
+    with open_file(path, size) as file:
+        while end < size and hasattr(os, "SEEK_HOLE"):
+            hole = os.lseek(file.fileno(), end, os.SEEK_HOLE)
+            try:
+                end = os.lseek(file.fileno(), hole, os.SEEK_DATA) if hole < size else size
+            except OSError:  # no data behind it
+                end = size
+            if end - hole > most:
+                raise FileError(f"{path} lacks {(end - hole) / 2**20:,.0f} MiB of its content: half copied")
+
+
 def _kind(mode: int) -> str:
     names = {"a folder": stat.S_ISDIR, "a named pipe": stat.S_ISFIFO, "a socket": stat.S_ISSOCK}
     return next((name for name, is_kind in names.items() if is_kind(mode)), "a device")
@@ -216,11 +234,28 @@ def is_whole(path: Path) -> bool:
     if head == b"\x89PNG\r\n\x1a\n" and b"IEND" in tail:
         return True
     try:
-        with open_image(path) as image:
-            image.load()
+        load(path)
     except FileError:
         return False
     return True
+
+
+def load(path: Path) -> Image.Image:
+    """An image as Pillow reads it; corruption anywhere in the file is an error.
+
+    Raises:
+        FileError, FileNotFoundError: as `open_image`.
+    """
+    with open_image(path) as image:
+        if image.format in ("JPEG", "MPO"):
+            _check_scans(path, read_bytes(path, IMAGE))
+        image.load()
+        return image
+
+
+def _check_scans(path: Path, content: bytes) -> None:
+    if content.startswith(b"\xff\xd8") and content.count(b"\xff\xda") > _SCANS:
+        raise FileError(f"{path} is a JPEG of more than {_SCANS} scans; save it again as another")
 
 
 def decode(path: Path, flags: int) -> Array:
@@ -231,8 +266,7 @@ def decode(path: Path, flags: int) -> Array:
     """
     image_size(path)
     content = read_bytes(path, IMAGE)
-    if content.startswith(b"\xff\xd8") and content.count(b"\xff\xda") > _SCANS:
-        raise FileError(f"{path} is a JPEG of more than {_SCANS} scans; save it again as another")
+    _check_scans(path, content)
     try:
         image: Any = cv2.imdecode(np.frombuffer(content, np.uint8), flags)  # None where it cannot
     except cv2.error as error:

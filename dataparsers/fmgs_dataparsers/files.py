@@ -173,9 +173,9 @@ def is_whole(path: Path) -> bool:
     return _read(gate.is_whole, path)
 
 
-def check_file(path: Path) -> None:
-    """Refuse a folder, pipe, device or socket."""
-    _read(gate.check_file, path)
+def check_solid(path: Path) -> None:
+    """Refuse a folder, pipe, device or socket, and a file of holes."""
+    _read(gate.check_solid, path)
 
 
 def check_pixels(path: Path, width: int, height: int) -> None:

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from av.error import FFmpegError
 
-from fmgs_dataparsers.files import CaptureError, check_file, images_in
+from fmgs_dataparsers.files import CaptureError, check_solid, images_in
 from fmgs_nerfstudio.console import log
 from fmgs_nerfstudio.gate import PIXELS
 
@@ -56,7 +56,7 @@ def extract_frames(video: Path, folder: Path) -> list[Path]:
     Raises:
         CaptureError: the video cannot be read or the folder cannot be written.
     """
-    check_file(video)
+    check_solid(video)
     note = folder / "source.json"
     if note.is_file() and note.stat().st_size < 2**12 and note.read_bytes() == _stamp(video, folder):
         return images_in(folder)

@@ -117,13 +117,7 @@ def read_npy(path: Path, dtype_kinds: str, ndim: int) -> Array:
 
 def _open(path: Path) -> Image.Image:
     """A decoded PNG; corruption anywhere in the file is an error."""
-
-    def load(file: Path) -> Image.Image:
-        with gate.open_image(file) as image:
-            image.load()
-            return image
-
-    return _read(load, path)
+    return _read(gate.load, path)
 
 
 def _read(reader: Callable[[Path], _T], path: Path) -> _T:
