@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import pickle
 import re
-import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from math import prod
 from typing import IO, Any, ClassVar
 
@@ -19,7 +18,7 @@ import scipy.sparse
 from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.gate import ARRAYS, NUMBERS
 
-_STEPS = 3_000_000  # of a pickle: 4D-Humans takes some hundred a frame
+STEPS = 3_000_000  # of a pickle: 4D-Humans takes some hundred a frame
 _PARTS = 3_000_000  # of the tree that it makes, where what is shared counts each time that it is met
 
 # What stands for what a pickle may name -----------------------------------------------
@@ -127,7 +126,7 @@ def _dictionary(items: Iterable[Any] = ()) -> dict[Any, Any]:
 
 _MATRICES = {kind: type(kind, (_Matrix,), {}) for kind in ("csc", "csr", "coo")}
 _BARE = (_ChumpyArray, _JoblibArray, *_MATRICES.values())
-_ADMITTED: dict[tuple[str, str], Any] = {
+ADMITTED: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): _Named,
     ("numpy", "dtype"): _Dtype,
     **{(f"numpy.{_}.multiarray", "_reconstruct"): lambda *_: np.empty(0, np.int8) for _ in ("core", "_core")},
@@ -156,9 +155,9 @@ class Unpickler(_PythonUnpickler):
     """In Python, because joblib has the array's bytes in the middle of the stream (and reads them in the same way)."""
 
     dispatch: ClassVar[dict[int, Any]] = {}
-    admitted = _ADMITTED
+    admitted = ADMITTED
 
-    def __init__(self, file: IO[bytes], steps: int = _STEPS) -> None:
+    def __init__(self, file: IO[bytes], steps: int = STEPS) -> None:
         super().__init__(file, encoding="latin1")
         self._file_read = self._read
         self.file, self.steps, self.bytes_left = file, steps, ARRAYS
@@ -168,8 +167,9 @@ class Unpickler(_PythonUnpickler):
             raise EOFError(f"it has {size:,} bytes in one piece")
         return self.file.read(size)
 
-    def _spend(self, *values: Any) -> None:
+    def spend(self, *values: Any, nbytes: int = 0) -> None:
         """Arrays, bytes and words can be copied again and again in a few steps."""
+        self.bytes_left -= nbytes
         for value in values:
             self.bytes_left -= value.nbytes if isinstance(value, np.ndarray) else len(value) if _sized(value) else 0
         if self.bytes_left < 0:
@@ -182,7 +182,7 @@ class Unpickler(_PythonUnpickler):
         return self.admitted[module, name]
 
     def load_reduce(self) -> None:
-        self._spend(*self.stack[-1])
+        self.spend(*self.stack[-1])
         super().load_reduce()
 
     def load_newobj(self) -> None:
@@ -193,7 +193,7 @@ class Unpickler(_PythonUnpickler):
         target, state = self.stack[-2:]
         if isinstance(target, np.ndarray):
             _, shape, dtype, order, content = state
-            self._spend(content)
+            self.spend(content)
             expected = length(shape) * (1 if dtype.real.hasobject else dtype.real.itemsize)
             if expected != len(content):
                 raise pickle.UnpicklingError(f"an array {list(shape)} of {dtype.real} has {len(content):,} parts")
@@ -207,9 +207,13 @@ class Unpickler(_PythonUnpickler):
     def _joblib(self, wrapper: _JoblibArray) -> Any:
         if not wrapper.dtype.real.hasobject:
             return _JoblibArray.read(wrapper, self.file)  # the state may have put something in the method's place
-        inner = type(self)(self.file, self.steps)
-        content = inner.load()
-        self.steps, self.bytes_left = inner.steps, min(inner.bytes_left, self.bytes_left)
+        return self.inner(self.file)
+
+    def inner(self, file: IO[bytes]) -> Any:
+        """The content of a pickle that stands in this one."""
+        unpickler = type(self)(file, self.steps)
+        content = unpickler.load()
+        self.steps, self.bytes_left = unpickler.steps, min(unpickler.bytes_left, self.bytes_left)
         return content
 
     def load_setitem(self) -> None:
@@ -239,7 +243,7 @@ def _counted(load: Callable[[Any], None]) -> Callable[[Any], None]:
     def step(self: Any) -> None:
         self.steps -= 1
         if self.steps < 0:
-            raise pickle.UnpicklingError(f"it takes more than {_STEPS:,} steps")
+            raise pickle.UnpicklingError(f"it takes more than {STEPS:,} steps")
         load(self)
 
     return step
@@ -321,48 +325,3 @@ def _part(value: Any, known: dict[int, tuple[Any, int]]) -> tuple[Any, int]:
         raise ValueError("it has too many parts, or is a part of itself")
     known[id(value)] = (type(value).real(value) if isinstance(value, _StandIn) else made), count
     return known[id(value)]
-
-
-# PyTorch -----------------------------------------------------------------------------------
-
-_STORAGES = {
-    "Float": "<f4", "Double": "<f8", "Half": "<f2", "Long": "<i8", "Int": "<i4", "Short": "<i2", "Char": "i1",
-    "Byte": "u1", "Bool": "?",
-}  # fmt: skip
-
-
-class TensorUnpickler(Unpickler):
-    """Of `data.pkl` in what `torch.save` writes; numbers are in files of their own beside it."""
-
-    admitted = _ADMITTED | {
-        **{("torch", f"{name}Storage"): np.dtype(code) for name, code in _STORAGES.items()},
-    }
-
-    def __init__(self, file: IO[bytes], archive: zipfile.ZipFile, storages: Mapping[str, zipfile.ZipInfo]) -> None:
-        super().__init__(file)
-        self.archive, self.storages = archive, storages
-        self.read_storages: dict[str, Array] = {}
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return self._rebuild
-        return super().find_class(module, name)
-
-    def _rebuild(self, flat: Array, offset: int, shape: Sequence[int], strides: Sequence[int], *_: Any) -> Array:
-        """A tensor's values; PyTorch would believe its offset and strides."""
-        n = length(shape)
-        self.bytes_left -= n * flat.itemsize
-        self._spend()
-        last = offset + sum((m - 1) * stride for m, stride in zip(shape, strides, strict=True))
-        if min(offset, *strides, 0) < 0 or (n and last >= flat.size):
-            raise ValueError(f"a tensor {list(shape)} does not fit into its {flat.size:,} numbers")
-        steps = [stride * flat.itemsize for stride in strides]
-        return np.lib.stride_tricks.as_strided(flat[offset:], shape, steps).copy()
-
-    def persistent_load(self, pid: tuple[Any, ...]) -> Array:
-        _, dtype, key, *_ = pid
-        if key not in self.read_storages:
-            with self.archive.open(self.storages[key]) as member:
-                n = self.storages[key].file_size // dtype.itemsize
-                self.read_storages[key] = read_array(member, (n,), False, dtype)
-        return self.read_storages[key]

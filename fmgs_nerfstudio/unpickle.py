@@ -15,7 +15,8 @@ import numpy as np
 
 from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.gate import ARRAYS, FAILURES, FileError, open_file
-from fmgs_nerfstudio.restricted import TensorUnpickler, Unpickler, length, plain, read_array
+from fmgs_nerfstudio.restricted import length, plain, read_array
+from fmgs_nerfstudio.tensors import TensorUnpickler
 
 
 def read_pickle(path: Path) -> Any:
@@ -24,7 +25,7 @@ def read_pickle(path: Path) -> Any:
     Raises:
         FileError: the file is truncated, no pickle, or holds anything but the admitted value types; names the file.
     """
-    return _read(path, "a pickle", lambda file: Unpickler(file).load())
+    return _read(path, "a pickle", lambda file: TensorUnpickler(file).load())
 
 
 def read_joblib(path: Path) -> Any:
@@ -33,7 +34,7 @@ def read_joblib(path: Path) -> Any:
     Raises:
         FileError: as `read_pickle`.
     """
-    return _read(path, "a joblib file", lambda file: Unpickler(_decompressed(file)).load())
+    return _read(path, "a joblib file", lambda file: TensorUnpickler(_decompressed(file)).load())
 
 
 def read_numpy_object(path: Path) -> Any:
@@ -91,9 +92,10 @@ def read_tensors(path: Path) -> Any:
     def load(file: IO[bytes]) -> Any:
         with _archive(file) as archive:
             members = _admitted({info.filename.partition("/")[2]: info for info in archive.infolist()})
-            storages = {name.removeprefix("data/"): info for name, info in members.items()}
             with archive.open(members["data.pkl"]) as member:
-                return TensorUnpickler(member, archive, storages).load()
+                unpickler = TensorUnpickler(member)
+                unpickler.archive, unpickler.members = archive, members
+                return unpickler.load()
 
     return _read(path, "PyTorch's file", load)
 
@@ -168,5 +170,5 @@ def _numpy_object(file: IO[bytes]) -> Any:
     shape, fortran, dtype = _header(file)
     if not dtype.hasobject:
         return read_array(file, shape, fortran, dtype)
-    content = Unpickler(file).load()
+    content = TensorUnpickler(file).load()
     return content.item() if shape == () else content

@@ -212,6 +212,7 @@ OBJECTS: dict[str, Callable[[], Any]] = {
     "copies": lambda: [
         Call(__import__("_codecs").encode, text, "latin1") for text in ["a" * 10**6] for _ in range(10**4)
     ],
+    "a command in a tensor": lambda: Call(torch.storage._load_from_bytes, pickle.dumps(_touch())),
     "a set of a tuple": lambda: {(1, 2)},
 }
 
@@ -387,10 +388,9 @@ VIDEOS: dict[str, Callable[[Path], Any]] = {
 # All of them ------------------------------------------------------------------------------
 
 _READ = {
-    ("json", "empty lists"),
-    ("png", "49 million pixels"),
-    *((name, "numbers that are pointers") for name in ("pickle", "joblib")),
-}
+    ("json", "empty lists"), ("png", "49 million pixels"),
+    ("pickle", "numbers that are pointers"), ("joblib", "numbers that are pointers"),
+}  # fmt: skip
 """What is large and right, and what is read as what it should be."""
 BOMBS: dict[str, tuple[tuple[str, ...], dict[str, Callable[[Path], Any]]]] = {
     "text": (

@@ -21,7 +21,7 @@ from fmgs_dataparsers.files import CaptureError as CaptureError
 from fmgs_dataparsers.files import decode
 from fmgs_dataparsers.masks import MaskSource
 from fmgs_nerfstudio.arrays import Array
-from fmgs_nerfstudio.maps.maps import Kind, Priors, read_labels, read_normal
+from fmgs_nerfstudio.maps.maps import Kind, Priors, png_size, read_labels, read_normal
 
 Split = Literal["train", "novel_view", "novel_pose"]
 
@@ -113,8 +113,10 @@ class Capture:
         """A prior map in the canonical form of `Priors.read`, or None where this frame has none."""
         if self.priors is None or not self.priors.exists(kind, frame.camera, frame.stem):
             return None
-        value = self.priors.read(kind, frame.camera, frame.stem)
         path = self.priors.path(kind, frame.camera, frame.stem)
+        if path.suffix == ".png":  # before it is decoded: a small file can have many pixels
+            self._check_size(png_size(path), path, frame.camera)
+        value = self.priors.read(kind, frame.camera, frame.stem)
         return self._to_working_size(value, path, frame.camera, cv2.INTER_NEAREST)
 
     def truth(self, frame: Frame) -> dict[str, Array]:
@@ -146,11 +148,7 @@ class Capture:
 
     def _to_working_size(self, image: Array, path: Path, camera: str, interpolation: int) -> Array:
         source = self.cameras[camera]
-        if image.shape[:2] != (source.height, source.width):
-            raise CaptureError(
-                f"{path} has {image.shape[1]} x {image.shape[0]} pixels; "
-                f"camera {camera} has {source.width} x {source.height}"
-            )
+        self._check_size((image.shape[1], image.shape[0]), path, camera)
         if source.distortion is not None and np.any(source.distortion):
             method = cv2.INTER_NEAREST if interpolation == cv2.INTER_NEAREST else cv2.INTER_LINEAR
             image = cv2.remap(np.ascontiguousarray(image), *self._undistortion(camera), interpolation=method)
@@ -160,6 +158,13 @@ class Capture:
             image = np.ascontiguousarray(image[: height * self.downscale, : width * self.downscale])
             image = cv2.resize(image, (width, height), interpolation=interpolation)
         return np.ascontiguousarray(image)
+
+    def _check_size(self, size: tuple[int, int], path: Path, camera: str) -> None:
+        source = self.cameras[camera]
+        if size != (source.width, source.height):
+            raise CaptureError(
+                f"{path} has {size[0]} x {size[1]} pixels; camera {camera} has {source.width} x {source.height}"
+            )
 
     @cached_property
     def _undistortion(self) -> Callable[[str], tuple[Array, Array]]:

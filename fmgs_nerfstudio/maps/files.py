@@ -115,6 +115,11 @@ def read_npy(path: Path, dtype_kinds: str, ndim: int) -> Array:
     return np.array(values)
 
 
+def png_size(path: Path) -> tuple[int, int]:
+    """Width and height of a stored map; only its header is read."""
+    return _read(gate.image_size, path)
+
+
 def _open(path: Path) -> Image.Image:
     """A decoded PNG; corruption anywhere in the file is an error."""
     return _read(gate.load, path)
