@@ -15,4 +15,4 @@ def printable(text: str) -> str:
 
 def log(message: str) -> None:
     """A line, with the time, on nerfstudio's console."""
-    CONSOLE.log(Text(printable(message)))
+    CONSOLE.log(Text(printable(message)), _stack_offset=2)  # the line that says so is its caller's
