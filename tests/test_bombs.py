@@ -10,6 +10,7 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from support.stranger_files import READERS, _write_video
 from test_hostile_files import verdict
 
 GIB = 2**30
+_RECONSTRUCT: Any = import_module("numpy.core.multiarray")._reconstruct
+_REBUILD: Any = import_module("torch._utils")._rebuild_tensor_v2
 
 
 @pytest.fixture(autouse=True)
@@ -162,19 +165,19 @@ def _itself() -> Any:
 
 def _array(*shape: int) -> Any:
     state = (1, shape, np.dtype("f8"), False, b"12345678")
-    return Call(np.core.multiarray._reconstruct, np.ndarray, (0,), b"b", state=state)
+    return Call(_RECONSTRUCT, np.ndarray, (0,), b"b", state=state)
 
 
 def _matrix(**state: Any) -> Any:
     matrix = scipy.sparse.csc_matrix(np.eye(3))
-    matrix.__dict__.update(state)
+    vars(matrix).update(state)
     return matrix
 
 
 def _dtype() -> Any:
     """Numbers that say they are objects."""
     dtype = Call(np.dtype, "f8", False, True, state=(3, "<", None, None, None, -1, -1, 63))
-    return Call(np.core.multiarray._reconstruct, np.ndarray, (0,), b"b", state=(1, (1,), dtype, False, b"12345678"))
+    return Call(_RECONSTRUCT, np.ndarray, (0,), b"b", state=(1, (1,), dtype, False, b"12345678"))
 
 
 OPCODES = {
@@ -306,7 +309,7 @@ NPZS: dict[str, Callable[[Path], Any]] = {
 def _tensor(strides: tuple[int, ...], shape: tuple[int, ...], offset: int = 0) -> Callable[[Path], Any]:
     def write(path: Path) -> None:
         storage = torch.zeros(4).storage()
-        tensor = Call(torch._utils._rebuild_tensor_v2, storage, offset, shape, strides, False, OrderedDict())
+        tensor = Call(_REBUILD, storage, offset, shape, strides, False, OrderedDict())
         torch.save({"a": tensor}, path)
 
     return write

@@ -109,7 +109,7 @@ def _mutate(reader: Reader, path: Path, folder: Path) -> tuple[list[str], int, f
 
     @settings(
         max_examples=CASES, derandomize=True, database=None, deadline=None, phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=[*HealthCheck.__members__.values()],
     )  # fmt: skip
     @given(mutations())
     def each(changes: list[tuple[str, float, Any]]) -> None:

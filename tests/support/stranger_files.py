@@ -138,6 +138,7 @@ _COLMAP = "# images\n1 1 0 0 0 0 0 0 1 a.png\n3.0 4.0 -1\n"
 _MOTION = {"poses": np.full((4, 156), 0.1), "trans": np.zeros((4, 3)), "mocap_framerate": 60.0}
 _AIST = {"smpl_poses": np.zeros((4, 72)), "smpl_trans": np.zeros((4, 3)), "smpl_scaling": np.array([90.0])}
 _PRIORS = (PriorsError,)
+_XZ: Any = ("xz", 3)
 _LABELS = np.ones((6, 8), np.uint8)
 _NO_FILES = (
     "a pipe",
@@ -163,7 +164,7 @@ READERS = {
     "pickle, old": Reader("a.pkl", lambda p: p.write_bytes(pickle.dumps(TREE, protocol=0)), files.read_pickle),
     "joblib": Reader("a.pkl", lambda p: joblib.dump(TREE, p), files.read_joblib),
     "joblib, zlib": Reader("a.pkl", lambda p: joblib.dump(TREE, p, compress=3), files.read_joblib),
-    "joblib, xz": Reader("a.pkl", lambda p: joblib.dump(TREE, p, compress=("xz", 3)), files.read_joblib),
+    "joblib, xz": Reader("a.pkl", lambda p: joblib.dump(TREE, p, compress=_XZ), files.read_joblib),
     "npy": Reader("a.npy", lambda p: np.save(p, TREE["poses"]), files.read_npy),
     "npy of an object": Reader("annots.npy", _write_object, files.read_npy),
     "npz": Reader("a.npz", lambda p: np.savez(p, a=TREE["poses"], b=np.array(TREE, dtype=object)), files.read_npz),
