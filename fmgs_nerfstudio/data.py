@@ -19,11 +19,10 @@ from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.datamanagers.full_images_datamanager import FullImageDatamanager, FullImageDatamanagerConfig
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.data.datasets.base_dataset import InputDataset
-from nerfstudio.utils.rich_utils import CONSOLE
-from rich.markup import escape
 from torch import Tensor
 
 from fmgs_nerfstudio.arrays import Array
+from fmgs_nerfstudio.console import log
 from fmgs_nerfstudio.judge.fit_check import check_capture
 from fmgs_nerfstudio.judge.prior_maps import LEARNT, prior_problems
 from fmgs_nerfstudio.maps.maps import Kind, PriorsError
@@ -72,7 +71,7 @@ class AvatarDataset(InputDataset):
             return self.capture.prior(kind, frame)
         except (CaptureError, PriorsError) as error:
             if str(error) not in self._told:
-                CONSOLE.log(escape(f"{frame.camera}/{frame.stem} trains without its {kind} map: {error}"))
+                log(f"{frame.camera}/{frame.stem} trains without its {kind} map: {error}")
             self._told.add(str(error))
             return None
 
@@ -124,7 +123,7 @@ def refuse_unready(capture: Capture, check_fit: bool) -> None:
             )
         raise SystemExit("\nerror: " + "\n".join(told))
     if report:
-        CONSOLE.log(f"Ready: body and masks overlap by {report.mean:.2f} (mean IoU of {len(report.frames)} frames)")
+        log(f"Ready: body and masks overlap by {report.mean:.2f} (mean IoU of {len(report.frames)} frames)")
 
 
 class FMGSDataManager(FullImageDatamanager[AvatarDataset]):
@@ -268,7 +267,7 @@ class FrameCache:
             return self.get(index, ahead)
         except (CaptureError, PriorsError) as error:
             if index not in self._unreadable:
-                CONSOLE.log(escape(f"Skipped: {error}"))
+                log(f"Skipped: {error}")
             self._unreadable[index] = error
             return None
 

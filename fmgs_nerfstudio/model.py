@@ -15,7 +15,6 @@ from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.scene_box import OrientedBox
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.models.base_model import Model, ModelConfig
-from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 from torch.nn import Parameter
 from torch.nn.functional import normalize
@@ -26,6 +25,7 @@ from fmgs_nerfstudio.body.canonical import CanonicalBody
 from fmgs_nerfstudio.body.model import N_JOINTS
 from fmgs_nerfstudio.body.pose_table import PoseTable
 from fmgs_nerfstudio.body.template import upsample
+from fmgs_nerfstudio.console import log
 from fmgs_nerfstudio.fields.appearance import AppearanceField, AppearanceFieldConfig, canonical_direction
 from fmgs_nerfstudio.fields.geometry import GeometryField, GeometryFieldConfig
 from fmgs_nerfstudio.fields.hash_grid import HashGridConfig
@@ -120,7 +120,7 @@ class FMGSModel(Model):
             body.weights,
             config.n_vertices or default_n_vertices(capture.person_pixels),
         )
-        CONSOLE.log(f"Template: {len(template.vertices):,} vertices, {len(template.faces):,} surfels")
+        log(f"Template: {len(template.vertices):,} vertices, {len(template.faces):,} surfels")
         self.template = template
         self.surface = SurfaceWeights(template.vertices, template.faces, template.weights)
         self.surfels = MeshSurfels(config.surfels, template.vertices, template.faces)
@@ -139,7 +139,7 @@ class FMGSModel(Model):
             refine=refines_poses(capture.protocol) if config.refine_poses is None else config.refine_poses,
             radius=config.pose_radius,
         )
-        CONSOLE.log(
+        log(
             f"Poses are refined after {config.schedule.pose_start:.0%} of the run"
             if self.poses.corrections
             else f"Poses stay as they are given (protocol {capture.protocol})"
@@ -267,11 +267,11 @@ class FMGSModel(Model):
         def begin(step: int) -> None:
             if self.run_steps == 0 and trainer is not None:
                 self.set_run_length(trainer.config.max_num_iterations)
-            CONSOLE.log("Fitting the skinning field to the body's weights ...")
+            log("Fitting the skinning field to the body's weights ...")
             error = fit_to_surface(
                 self.skinning, self.surface, self.config.schedule.skinning_fit_steps, self._generator("fit")
             )
-            CONSOLE.log(f"Skinning weights are off by {error:.4f} (rms)")
+            log(f"Skinning weights are off by {error:.4f} (rms)")
 
         def keep(step: int) -> None:
             self.step = step
@@ -347,7 +347,7 @@ class FMGSModel(Model):
             told += f"; training goes on without {', '.join(missing)}"
         if any(0 < count < total for count in counts.values()):
             told += "; a frame without a map trains without its losses"
-        CONSOLE.log(told)
+        log(told)
         return frozenset(kind for kind, count in counts.items() if count)
 
     def set_run_length(self, steps: int) -> None:

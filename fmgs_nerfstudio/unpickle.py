@@ -1,250 +1,174 @@
-"""Restricted unpicklers: pickles of arrays open without the classes that wrote them, and a payload does not run."""
+"""Pickles of arrays, in all the files that they come in, through the restricted unpickler."""
 
 from __future__ import annotations
 
 import bz2
-import gzip
 import io
 import lzma
-import pickle
-import struct
-import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Any, ClassVar
+from typing import IO, Any
 
 import numpy as np
-import torch
 
 from fmgs_nerfstudio.arrays import Array
-
-# Value types only: arrays, numbers, sparse matrices, containers. `_reconstructor` builds only the classes named here.
-_ADMITTED = {
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    *((f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
-    *((f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")),
-    *((f"scipy.sparse.{_}{kind}", f"{kind}_matrix") for _ in ("", "_") for kind in ("csc", "csr", "coo")),
-    *(("collections", name) for name in ("OrderedDict", "defaultdict")),
-    *((module, "_reconstructor") for module in ("copy_reg", "copyreg")),
-    *(
-        (builtins, name)
-        for builtins in ("__builtin__", "builtins")
-        for name in ("object", "dict", "list", "set", "int", "bytes")
-    ),
-    ("_codecs", "encode"),
-}
-FAILURES = (
-    pickle.UnpicklingError,
-    EOFError,
-    AttributeError,
-    ImportError,
-    LookupError,
-    TypeError,
-    ValueError,
-    OSError,
-    lzma.LZMAError,
-    zlib.error,
-    struct.error,
-    zipfile.BadZipFile,
-    RuntimeError,
-    SyntaxError,
-    SystemError,
-    MemoryError,
-    OverflowError,
-    tokenize.TokenError,
-)
-"""What pickle, numpy, zipfile and the decompressors raise at a corrupt file."""
-
-
-class _ChumpyArray:
-    """Stands for `chumpy.ch.Ch`, of whose state only the values (`x`) are wanted."""
-
-    x: Array
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.x = np.asarray(state["x"])
-
-
-class _JoblibArray:
-    """Stands for joblib's `NumpyArrayWrapper`: in the stream, the array's bytes follow it."""
-
-    shape: tuple[int, ...]
-    order: str
-    dtype: np.dtype[Any]
-
-    def read(self, file: IO[bytes]) -> Array:
-        if self.dtype.hasobject:
-            return _JoblibUnpickler(file).load()
-        if getattr(self, "numpy_array_alignment_bytes", None) is not None:
-            file.read(file.read(1)[0])
-        count = int(np.prod(self.shape, dtype=np.int64))
-        content = bytearray(file.read(count * self.dtype.itemsize))  # so that the array can be written to
-        flat = np.frombuffer(content, self.dtype, count)
-        return flat.reshape(self.shape[::-1]).T if self.order == "F" else flat.reshape(self.shape)
-
-
-def _tensor_values(content: bytes) -> Any:
-    """Stands for `torch.storage._load_from_bytes`: the flat values behind a tensor, which torch opens as data."""
-    storage = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    return torch.empty(0, dtype=storage.dtype).set_(storage)
-
-
-def _tensor(values: torch.Tensor, offset: int, size: Sequence[int], stride: Sequence[int], *rest: Any) -> Array:
-    """Stands for `torch._utils._rebuild_tensor_v2`, and gives an array. That nothing beyond the values is seen, torch
-    looks after."""
-    return values.as_strided(tuple(size), tuple(stride), offset).clone().numpy()
-
-
-_STAND_INS: dict[tuple[str, str], Any] = {
-    ("chumpy.ch", "Ch"): _ChumpyArray,
-    ("joblib.numpy_pickle", "NumpyArrayWrapper"): _JoblibArray,
-    ("torch.storage", "_load_from_bytes"): _tensor_values,
-    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-    ("torch._utils", "_rebuild_parameter"): lambda values, *rest: values,
-}
-
-
-# Not in the standard library's types: only the unpickler written in Python lets an opcode be replaced.
-_PythonUnpickler: Any = pickle._Unpickler  # pyright: ignore[reportPrivateUsage]
-
-
-def _admit(module: str, name: str, import_class: Callable[[str, str], Any]) -> Any:
-    if stand_in := _STAND_INS.get((module, name)):
-        return stand_in
-    if (module, name) not in _ADMITTED:
-        raise pickle.UnpicklingError(f"it names {module}.{name}, which is not an array, a number or a sparse matrix")
-    if module.startswith("scipy.sparse."):
-        module = "scipy.sparse"
-    return import_class(module.replace("numpy._core", "numpy.core"), name)
-
-
-class _RestrictedUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        return _admit(module, name, super().find_class)
-
-
-class _JoblibUnpickler(_PythonUnpickler):
-    """In Python, because the array's bytes stand in the middle of the stream (joblib reads it in the same way)."""
-
-    dispatch: ClassVar[dict[int, Any]] = dict(_PythonUnpickler.dispatch)
-
-    def __init__(self, file: IO[bytes]) -> None:
-        super().__init__(file, encoding="latin1")
-        self.file = file
-
-    def find_class(self, module: str, name: str) -> Any:
-        return _admit(module, name, super().find_class)
-
-    def load_build(self) -> None:
-        super().load_build()
-        if isinstance(self.stack[-1], _JoblibArray):
-            self.stack[-1] = self.stack[-1].read(self.file)
-
-    dispatch[pickle.BUILD[0]] = load_build
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, _ChumpyArray):
-        return value.x
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return value
+from fmgs_nerfstudio.gate import ARRAYS, FAILURES, FileError, open_file
+from fmgs_nerfstudio.restricted import length, plain, read_array
+from fmgs_nerfstudio.tensors import TensorUnpickler
 
 
 def read_pickle(path: Path) -> Any:
     """The content of a pickle of arrays, with chumpy arrays as numpy arrays.
 
     Raises:
-        ValueError: the file is truncated, no pickle, or holds anything but the admitted value types; names the file.
+        FileError: the file is truncated, no pickle, or holds anything but the admitted value types; names the file.
     """
-    with path.open("rb") as file:
-        try:
-            return _plain(_RestrictedUnpickler(file, encoding="latin1").load())
-        except FAILURES as error:
-            raise ValueError(f"{path} cannot be read as a pickle of plain arrays: {error}") from error
-
-
-def read_tensors(path: Path) -> Any:
-    """What `torch.save` wrote: tensors, numbers and containers.
-
-    Raises:
-        ValueError: as `read_pickle`.
-    """
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FAILURES as error:
-        if isinstance(error, FileNotFoundError):
-            raise
-        raise ValueError(f"{path} cannot be read as a file of tensors: {error}") from error
+    return _read(path, "a pickle", lambda file: TensorUnpickler(file).load())
 
 
 def read_joblib(path: Path) -> Any:
     """The content of a file that `joblib.dump` wrote, plain or compressed with zlib, gzip, bz2 or lzma.
 
     Raises:
-        ValueError: as `read_pickle`.
+        FileError: as `read_pickle`.
     """
-    with path.open("rb") as file:
-        try:
-            return _plain(_JoblibUnpickler(_decompressed(file)).load())
-        except FAILURES as error:
-            raise ValueError(f"{path} cannot be read as a joblib file of plain arrays: {error}") from error
-
-
-def _decompressed(file: IO[bytes]) -> Any:
-    head = file.read(6)
-    file.seek(0)
-    if head[:1] == b"\x78":
-        return io.BytesIO(zlib.decompress(file.read()))
-    if head[:2] == b"\x1f\x8b":
-        return gzip.GzipFile(fileobj=file)
-    if head[:2] == b"BZ":
-        return bz2.BZ2File(file)
-    if head == b"\xfd7zXZ\x00" or head[:3] == b"\x5d\x00\x00":
-        return lzma.LZMAFile(file)
-    return file
+    return _read(path, "a joblib file", lambda file: TensorUnpickler(_decompressed(file)).load())
 
 
 def read_numpy_object(path: Path) -> Any:
     """The object in a `.npy` file that `numpy.save` pickled (`annots.npy`, `new_params/*.npy`), or its plain array.
 
     Raises:
-        ValueError: as `read_pickle`.
+        FileError: as `read_pickle`.
     """
-    with path.open("rb") as file:
-        try:
-            return _numpy_object(file)
-        except FAILURES as error:
-            raise ValueError(f"{path} cannot be read as a numpy file of plain arrays: {error}") from error
+    return _read(path, "a numpy file", _numpy_object)
 
 
 def read_npz(path: Path, keys: Sequence[str] = ()) -> dict[str, Any]:
     """Arrays and pickled objects of an `.npz`: those of `keys` that it has, or all.
 
     Raises:
-        ValueError: as `read_pickle`.
+        FileError: as `read_pickle`.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = [name.removesuffix(".npy") for name in archive.namelist()]
-            wanted = [name for name in names if not keys or name in keys]
-            return {name: _numpy_object(io.BytesIO(archive.read(f"{name}.npy"))) for name in wanted}
-    except FAILURES as error:
-        if isinstance(error, FileNotFoundError):
-            raise
-        raise ValueError(f"{path} cannot be read as an .npz of plain arrays: {error}") from error
+
+    def load(file: IO[bytes]) -> dict[str, Any]:
+        with _archive(file) as archive:
+            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            wanted = {name: info for name, info in members.items() if not keys or name in keys}
+            found = {}
+            for name, info in _admitted(wanted).items():
+                with archive.open(info) as member:
+                    found[name] = _numpy_object(member)
+            return found
+
+    return _read(path, "an .npz", load)
+
+
+def open_array(path: Path) -> Array:
+    """The plain array of a `.npy` file, mapped into memory.
+
+    Raises:
+        FileError: as `read_pickle`, or it is larger than `ARRAYS`.
+    """
+
+    def load(file: IO[bytes]) -> Array:
+        shape, _, dtype = _header(file)
+        if dtype.hasobject or length(shape) * dtype.itemsize > ARRAYS:
+            raise ValueError(f"it is {list(shape)} of {dtype}")
+        return np.lib.format.open_memmap(path, mode="r")
+
+    return _read(path, "a numpy file", load)
+
+
+def read_tensors(path: Path) -> Any:
+    """What `torch.save` wrote, tensors as arrays.
+
+    Raises:
+        FileError: as `read_pickle`.
+    """
+
+    def load(file: IO[bytes]) -> Any:
+        with _archive(file) as archive:
+            members = _admitted({info.filename.partition("/")[2]: info for info in archive.infolist()})
+            with archive.open(members["data.pkl"]) as member:
+                unpickler = TensorUnpickler(member)
+                unpickler.archive, unpickler.members = archive, members
+                return unpickler.load()
+
+    return _read(path, "PyTorch's file", load)
+
+
+def _read(path: Path, what: str, load: Callable[[IO[bytes]], Any]) -> Any:
+    with open_file(path, ARRAYS, _Sipped) as file:
+        try:
+            return plain(load(file))
+        except FAILURES as error:
+            reason = str(error) or type(error).__name__
+            raise FileError(f"{path} cannot be read as {what} of plain arrays: {reason}") from error
+
+
+class _Sipped(io.BufferedReader):
+    """A file that is not read in larger pieces than `most`."""
+
+    most = ARRAYS
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > self.most:
+            raise EOFError(f"it asks for {size:,} bytes in one piece")
+        return super().read(size)
+
+
+def _archive(file: IO[bytes]) -> zipfile.ZipFile:
+    assert isinstance(file, _Sipped)
+    file.most = 2**20  # of a table of contents: some ten thousand names, each of which becomes an object
+    archive = zipfile.ZipFile(file)
+    file.most = ARRAYS
+    return archive
+
+
+def _admitted(members: dict[str, zipfile.ZipInfo]) -> dict[str, zipfile.ZipInfo]:
+    total = sum(info.file_size for info in members.values())
+    if total > ARRAYS:
+        raise ValueError(f"it unpacks to {total:,} bytes; expected at most {ARRAYS:,}")
+    if any(info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for info in members.values()):
+        raise ValueError("it is compressed in a way that numpy does not use")
+    return members
+
+
+def _decompressed(file: IO[bytes]) -> IO[bytes]:
+    head = file.read(6)
+    file.seek(0)
+    unpack: Any
+    if head[:1] == b"\x78" or head[:2] == b"\x1f\x8b":
+        unpack = zlib.decompressobj(zlib.MAX_WBITS | 32)  # zlib's head or gzip's
+    elif head[:2] == b"BZ":
+        unpack = bz2.BZ2Decompressor()
+    elif head == b"\xfd7zXZ\x00" or head[:3] == b"\x5d\x00\x00":
+        unpack = lzma.LZMADecompressor(memlimit=2**28)
+    else:
+        return file
+    unpacked = io.BytesIO()
+    while not unpack.eof and (packed := file.read(2**20)):
+        unpacked.write(unpack.decompress(packed, ARRAYS + 1 - unpacked.tell()))
+        if unpacked.tell() > ARRAYS:
+            raise ValueError(f"it unpacks to more than {ARRAYS:,} bytes")
+    if not unpack.eof:
+        raise EOFError("it ends in the middle")
+    unpacked.seek(0)
+    return unpacked
+
+
+def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    version = np.lib.format.read_magic(file)
+    read_header = np.lib.format.read_array_header_1_0 if version[0] == 1 else np.lib.format.read_array_header_2_0
+    return read_header(file)
 
 
 def _numpy_object(file: IO[bytes]) -> Any:
-    start = file.tell()
-    version = np.lib.format.read_magic(file)
-    read_header = np.lib.format.read_array_header_1_0 if version[0] == 1 else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read_header(file)
+    shape, fortran, dtype = _header(file)
     if not dtype.hasobject:
-        file.seek(start)
-        return np.load(file, allow_pickle=False)
-    content = _RestrictedUnpickler(file, encoding="latin1").load()
-    return _plain(content.item() if shape == () else content)
+        return read_array(file, shape, fortran, dtype)
+    content = TensorUnpickler(file).load()
+    return content.item() if shape == () else content

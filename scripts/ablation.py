@@ -136,7 +136,7 @@ class Ablation:
 def main(ablation: Ablation) -> None:
     if unknown := [row for row in ablation.rows if row not in ROWS]:
         sys.exit(f"error: there is no row {unknown[0]!r}; rows: {', '.join(ROWS)}")
-    console, out = Console(), ablation.out.resolve()
+    console, out = Console(markup=False, emoji=False), ablation.out.resolve()
     left_out = set() if torch.cuda.is_available() else NEED_CUDA
     for row in left_out.intersection(ablation.rows):
         console.print(f"Leaving out {row}: needs CUDA, and there is no CUDA device here")

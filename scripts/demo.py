@@ -11,7 +11,6 @@ from typing import Literal
 
 import tyro
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 RUN_NAME = "run"
@@ -41,7 +40,7 @@ class Demo:
 
 
 def main(demo: Demo) -> None:
-    console = Console()
+    console = Console(markup=False, emoji=False)
     name = f"{demo.preset}-{demo.seed}"
     out = demo.out.resolve() / name
     capture, run = out / "capture", out / "outputs" / "capture" / "fmgs-avatar" / RUN_NAME
@@ -100,7 +99,7 @@ def _table(results: dict[str, float]) -> Table:
     for key, title in _TITLES.items():
         if key in results:
             table.add_row(
-                escape(title), *(f"{results[p + key]:.3f}" if p + key in results else "-" for p in ("", "novel_pose_"))
+                title, *(f"{results[p + key]:.3f}" if p + key in results else "-" for p in ("", "novel_pose_"))
             )
     return table
 

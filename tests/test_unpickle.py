@@ -15,7 +15,7 @@ import pytest
 import scipy.sparse
 import torch
 
-from fmgs_nerfstudio.unpickle import read_joblib, read_npz, read_numpy_object, read_pickle
+from fmgs_nerfstudio.unpickle import read_joblib, read_npz, read_numpy_object, read_pickle, read_tensors
 
 
 class Payload:
@@ -105,6 +105,27 @@ def test_truncated_files_are_named(tmp_path: Path, kind: str) -> None:
         (tmp_path / "file.pkl").write_bytes(content[:length])
         with pytest.raises(ValueError, match=r"file\.pkl cannot be read"):
             read(tmp_path / "file.pkl")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tensors_come_back_as_arrays(tmp_path: Path, kind: str) -> None:
+    tensor = torch.arange(24.0, dtype=torch.float64).reshape(4, 6)
+    values = {"all": tensor, "part": tensor[1:3, ::2].T, "one": torch.tensor(3), "many": torch.ones(1).expand(5)}
+    save, read = KINDS[kind]
+    save({"values": values}, tmp_path / "file.pkl")
+    back = read(tmp_path / "file.pkl")["values"]
+    assert all(np.array_equal(back[key], value.numpy()) for key, value in values.items())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "int64", "int32", "int16", "int8", "uint8", "bool"])
+def test_what_torch_saves(tmp_path: Path, dtype: str) -> None:
+    tensor = torch.arange(12).reshape(3, 4).to(getattr(torch, dtype))
+    torch.save({"a": tensor, "b": [tensor[:, 1:], 3, "c"]}, tmp_path / "file.pt")
+    back = read_tensors(tmp_path / "file.pt")
+    assert np.array_equal(back["a"], tensor.numpy())
+    assert back["a"].dtype == dtype
+    assert np.array_equal(back["b"][0], tensor[:, 1:].numpy())
+    assert back["b"][1:] == [3, "c"]
 
 
 def test_named_entries_of_an_npz(tmp_path: Path) -> None:

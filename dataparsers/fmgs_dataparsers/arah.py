@@ -18,11 +18,10 @@ import numpy as np
 from fmgs_dataparsers.assemble import Calibration, ReadOptions, Recording, Shot, assemble, monocular
 from fmgs_dataparsers.capture import Capture, CaptureError, Split
 from fmgs_dataparsers.conventions import BodyFile, Fit, PixelCentres, world_to_camera
-from fmgs_dataparsers.files import arrays, by_name, entries, images_in, natural, number, read_json, read_npz
+from fmgs_dataparsers.files import arrays, by_name, entries, images_in, inside, natural, number, read_json, read_npz
 from fmgs_dataparsers.masks import NonzeroMask
 from fmgs_dataparsers.own_video import row_of
 from fmgs_dataparsers.people_snapshot import gender_of, read_camera
-from fmgs_dataparsers.plausible import inside
 from fmgs_dataparsers.protocols import choose
 
 NAME = "arah"
@@ -109,7 +108,7 @@ def _calibrations(path: Path) -> dict[str, Calibration]:
     if not isinstance(names, list):
         raise CaptureError(f"{path}: expected all_cam_names to be a list")
     calibrations = {}
-    for name in (str(inside(path, name)) for name in names):
+    for name in names:
         (camera,) = entries(path, content, name)
         K, R, T, D = arrays(path, camera, K=(3, 3), R=(3, 3), T=(3,), D=(5,))
         calibrations[name] = Calibration(K, world_to_camera(R, T), D, file=path)
@@ -119,4 +118,5 @@ def _calibrations(path: Path) -> dict[str, Calibration]:
 def _folder(root: Path, name: str) -> Path | None:
     count = number(name)
     names = [name] if count is None else [name, f"{count - 1:02d}"]  # the refined release counts from 00
-    return next((root / folder for folder in names if (root / folder).is_dir()), None)
+    paths = [inside(root, folder, root / "cam_params.json") for folder in names]
+    return next((path for path in paths if path.is_dir()), None)

@@ -17,8 +17,6 @@ import cv2
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from nerfstudio.utils.rich_utils import CONSOLE
-from rich.markup import escape
 
 from fmgs_dataparsers.capture import Capture, CaptureError, Frame, LeftOut, PinholeCamera, Split
 from fmgs_dataparsers.conventions import BodyFile, Fit, PixelCentres, our_intrinsics, upward
@@ -28,6 +26,7 @@ from fmgs_dataparsers.masks import MaskSource, NoMask, PriorMask
 from fmgs_dataparsers.plausible import ImpossibleError, camera_fault, check_body, names_of
 from fmgs_dataparsers.protocols import ChosenSplit, choose
 from fmgs_nerfstudio.arrays import Array
+from fmgs_nerfstudio.console import log
 from fmgs_nerfstudio.maps.maps import Priors, open_priors
 
 Gender = Literal["auto", "neutral", "male", "female"]
@@ -129,7 +128,7 @@ def assemble(recording: Recording, options: ReadOptions) -> Capture:
         raise CaptureError(f"{recording.root}: no training image can be used.\n{report or '  the split names none'}")
     _refuse_impossible(recording, checks, good)
     if report:
-        CONSOLE.log(f"{recording.root}: left out\n{report}")
+        log(f"{recording.root}: left out\n{report}")
     indices = sorted({shot.frame_index for members in good.values() for shot in members})
     row = {index: row for row, index in enumerate(indices)}
     fits = [checks.fits[index] for index in indices]
@@ -249,7 +248,7 @@ class _Checks:
                     (mask.values(), self._body(recording, shot, mask.size())) for shot, mask in some
                 )
             if told:
-                CONSOLE.log(escape(f"{folder.place}: masks {told}"))
+                log(f"{folder.place}: masks {told}")
 
     def _body(self, recording: Recording, shot: Shot, size: tuple[int, int]) -> Bool[Array, "H W"]:
         """Where the fitted body is in an image; half a pixel does not matter here."""

@@ -21,7 +21,7 @@ from fmgs_dataparsers.files import CaptureError as CaptureError
 from fmgs_dataparsers.files import decode
 from fmgs_dataparsers.masks import MaskSource
 from fmgs_nerfstudio.arrays import Array
-from fmgs_nerfstudio.maps.maps import Kind, Priors, read_labels, read_normal
+from fmgs_nerfstudio.maps.maps import Kind, Priors, png_size, read_labels, read_normal
 
 Split = Literal["train", "novel_view", "novel_pose"]
 
@@ -113,8 +113,10 @@ class Capture:
         """A prior map in the canonical form of `Priors.read`, or None where this frame has none."""
         if self.priors is None or not self.priors.exists(kind, frame.camera, frame.stem):
             return None
-        value = self.priors.read(kind, frame.camera, frame.stem)
         path = self.priors.path(kind, frame.camera, frame.stem)
+        if path.suffix == ".png":  # before it is decoded: a small file can have many pixels
+            self._check_size(png_size(path), path, frame.camera)
+        value = self.priors.read(kind, frame.camera, frame.stem)
         return self._to_working_size(value, path, frame.camera, cv2.INTER_NEAREST)
 
     def check_prior(self, kind: Kind, frame: Frame) -> None:

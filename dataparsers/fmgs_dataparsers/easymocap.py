@@ -15,11 +15,23 @@ import cv2
 from fmgs_dataparsers.assemble import Calibration, ReadOptions, Recording, Shot, assemble
 from fmgs_dataparsers.capture import Capture, CaptureError, Split
 from fmgs_dataparsers.conventions import Fit, PixelCentres, world_to_camera
-from fmgs_dataparsers.files import array, arrays, by_name, entries, images_in, natural, number, read_json
+from fmgs_dataparsers.files import (
+    array,
+    arrays,
+    by_name,
+    entries,
+    images_in,
+    inside,
+    natural,
+    number,
+    read_json,
+    read_yaml,
+    stack,
+)
 from fmgs_dataparsers.mask_folder import MaskFolder
 from fmgs_dataparsers.masks import MaskSource, NonzeroMask
-from fmgs_dataparsers.plausible import inside
 from fmgs_dataparsers.protocols import choose
+from fmgs_nerfstudio.arrays import Array
 
 NAME = "easymocap"
 SIGNATURE = "intri.yml, extri.yml, images/<camera>/ and output/smpl/*.json"
@@ -43,7 +55,7 @@ def read(root: Path, options: ReadOptions) -> Capture:
     """
     known = _matrices(root / "intri.yml")
     (cameras,) = entries(root / "intri.yml", known, "names")
-    images = {name: images_in(root / "images" / name) for name in cameras}
+    images = {name: images_in(inside(root / "images", name, root / "intri.yml")) for name in cameras}
     names = [name for name in cameras if images[name]]
     if not names:
         raise CaptureError(f"{root / 'images'} has no images of the cameras {', '.join(cameras)}")
@@ -113,7 +125,7 @@ def _calibrations(root: Path, intri: Mapping[str, Any], names: Sequence[str]) ->
     intri_file, extri_file = root / "intri.yml", root / "extri.yml"
     extri = _matrices(extri_file)
     calibrations = {}
-    for name in (str(inside(intri_file, name)) for name in names):
+    for name in names:
         (K,) = arrays(intri_file, intri, **{f"K_{name}": (3, 3)})
         (T,) = arrays(extri_file, extri, **{f"T_{name}": (3,)})
         if f"Rot_{name}" in extri:
@@ -128,13 +140,16 @@ def _calibrations(root: Path, intri: Mapping[str, Any], names: Sequence[str]) ->
 
 
 def _matrices(path: Path) -> dict[str, Any]:
-    """Matrices, and lists of words, of a file in OpenCV's YAML."""
+    """Matrices, and lists of words, of a file in OpenCV's YAML, whose own reader dies of deep nesting."""
+    content = read_yaml(path)
+    if not isinstance(content, dict):
+        raise CaptureError(f"{path} cannot be read as OpenCV's YAML; copy it again from its source")
+    return {key: _matrix(path, key, value) if isinstance(value, dict) else value for key, value in content.items()}
+
+
+def _matrix(path: Path, name: str, node: dict[str, Any]) -> Array:
+    rows, cols, data = entries(path, node, "rows", "cols", "data")
     try:
-        storage = cv2.FileStorage(str(path), cv2.FILE_STORAGE_READ)
-        nodes = {key: storage.getNode(key) for key in storage.root().keys()}  # noqa: SIM118 (no dictionary)
-        return {
-            key: [node.at(i).string() for i in range(node.size())] if node.isSeq() else node.mat()
-            for key, node in nodes.items()
-        }
-    except (cv2.error, SystemError, UnicodeDecodeError) as error:  # the constructor's own error comes as a SystemError
-        raise CaptureError(f"{path} cannot be read as OpenCV's YAML: {error}; copy it again from its source") from error
+        return stack(path, name, data).reshape(int(rows), int(cols))
+    except (TypeError, ValueError) as error:
+        raise CaptureError(f"{path}: {name} is no matrix of {rows} x {cols}: {error}") from error

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, TypeVar
 
-import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
-from fmgs_nerfstudio import unpickle
+from fmgs_nerfstudio import gate, unpickle
 from fmgs_nerfstudio.arrays import Array
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
@@ -21,7 +18,6 @@ _OTHER_SUFFIXES = frozenset(
     for name in "heic heif avif jxl jp2 gif exr psd dng cr2 cr3 nef arw raf orf rw2".split()  # noqa: SIM905
 )
 """Pictures that people have and that OpenCV does not read everywhere."""
-_EXIF_ORIENTATION = 0x0112
 _T = TypeVar("_T")
 
 
@@ -53,22 +49,46 @@ def read_npy(path: Path) -> Any:
     return _read(unpickle.read_numpy_object, path)
 
 
-def read_tensors(path: Path) -> Any:
-    """A file of tensors, which torch opens as data."""
-    return _read(unpickle.read_tensors, path)
-
-
 def read_npz(path: Path, keys: Sequence[str] = ()) -> dict[str, Any]:
     """Entries of an `.npz`, those named or all, objects through the restricted unpickler."""
     return _read(lambda file: unpickle.read_npz(file, keys), path)
 
 
+def read_tensors(path: Path) -> Any:
+    """What `torch.save` wrote, tensors as arrays, through the restricted unpickler."""
+    return _read(unpickle.read_tensors, path)
+
+
+def open_array(path: Path) -> Array:
+    """A `.npy` array of numbers, mapped into memory."""
+    return _read(unpickle.open_array, path)
+
+
 def read_json(path: Path) -> Any:
     """The content of a JSON file."""
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise CaptureError(f"{path} cannot be read as JSON: {error}; copy it again from its source") from error
+    return _read(gate.read_json, path)
+
+
+def read_yaml(path: Path) -> Any:
+    """Dictionaries, lists and words of a YAML file, OpenCV's too."""
+    return _read(gate.read_plain_yaml, path)
+
+
+def read_text(path: Path, most: int = gate.TEXT) -> str:
+    """The content of a text file."""
+    return _read(lambda file: gate.read_text(file, most), path)
+
+
+def inside(root: Path, name: Any, source: Path) -> Path:
+    """The path of what `source` calls `name`, in the folder `root`: names of files come from files.
+
+    Raises:
+        CaptureError: it lies elsewhere.
+    """
+    path = PurePosixPath(str(name).replace("\\", "/"))  # some were written on Windows
+    if path.is_absolute() or PureWindowsPath(path).anchor or ".." in path.parts or not path.name or "\0" in str(path):
+        raise CaptureError(f"{source} names {str(name)[:200]!r}; expected a name inside {root}")
+    return root / path
 
 
 def entries(path: Path, content: Any, *keys: str) -> list[Any]:
@@ -115,8 +135,11 @@ def stack(path: Path, name: str, value: Any, *shape: int, counts: Collection[int
 
 def _numbers(path: Path, name: str, value: Any) -> Array:
     try:
-        return np.asarray(value, np.float64)
-    except (TypeError, ValueError) as error:
+        found = np.asarray(value)
+        if found.size > gate.NUMBERS:  # which may be one byte each, or one number again and again
+            raise ValueError(f"an array {list(found.shape)}, more than {gate.NUMBERS:,} numbers")
+        return found.astype(np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
         raise CaptureError(f"{path}: {name} holds something else than numbers: {error}") from error
 
 
@@ -166,56 +189,24 @@ def by_name(files: Iterable[Path]) -> Callable[[Path], Path | None]:
 
 def image_size(path: Path) -> tuple[int, int]:
     """Width and height as `decode` gives it; only its header is read."""
-    try:
-        with Image.open(path) as image:
-            return image.size if _orientation(image) < 5 else image.size[::-1]
-    except FileNotFoundError as error:
-        raise CaptureError(f"{path} is missing") from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise CaptureError(f"{path} cannot be read as an image") from error
-
-
-def _orientation(image: Image.Image) -> int:
-    """EXIF's, 1 to 8; of a header, since `Image.load` may find another one behind the pixels."""
-    return int(image.getexif().get(_EXIF_ORIENTATION, 1)) if "exif" in image.info else 1
-
-
-def turned(path: Path, pixels: Array) -> Array:
-    """Pixels [H, W, ...] as the file has them, held as its EXIF orientation says. For every reader of images: which
-    formats OpenCV and others turn depends on their version."""
-    with Image.open(path) as image:
-        orientation = _orientation(image)
-    if orientation >= 5:
-        pixels = np.swapaxes(pixels, 0, 1)
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    return np.ascontiguousarray(pixels)
+    return _read(gate.image_size, path)
 
 
 def is_whole(path: Path) -> bool:
     """JPEG and PNG say where they end; other formats, and files with something behind their end, are decoded."""
-    with path.open("rb") as file:
-        head = file.read(8)
-        file.seek(-min(path.stat().st_size, 16), 2)
-        tail = file.read()
-    if head.startswith(b"\xff\xd8") and b"\xff\xd9" in tail:
-        return True
-    if head == b"\x89PNG\r\n\x1a\n" and b"IEND" in tail:
-        return True
-    try:
-        with Image.open(path) as image:
-            image.load()
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
-        return False
-    return True
+    return _read(gate.is_whole, path)
+
+
+def check_solid(path: Path) -> None:
+    """Refuse a folder, pipe, device or socket, and a file of holes."""
+    _read(gate.check_solid, path)
+
+
+def check_pixels(path: Path, width: int, height: int) -> None:
+    """Refuse a map that is larger than any camera's, by its size alone."""
+    _read(lambda file: gate.check_pixels(file, width, height), path)
 
 
 def decode(path: Path, flags: int) -> Array:
     """An image as OpenCV reads it, held as its EXIF orientation says."""
-    # None where it cannot, though its types do not say so.
-    image: Any = cv2.imread(str(path), flags if flags < 0 else flags | cv2.IMREAD_IGNORE_ORIENTATION)
-    if image is None:
-        raise CaptureError(f"{path} cannot be read as an image; copy it again from its source")
-    return turned(path, image)
+    return _read(lambda file: gate.decode(file, flags), path)

@@ -11,7 +11,6 @@ import os
 from pathlib import Path
 
 import numpy as np
-from nerfstudio.utils.rich_utils import CONSOLE
 
 from fmgs_dataparsers.assemble import Calibration, ReadOptions, monocular
 from fmgs_dataparsers.capture import Capture, CaptureError
@@ -20,6 +19,7 @@ from fmgs_dataparsers.files import array, entries, read_npz, read_tensors, stack
 from fmgs_dataparsers.own_video import masks_beside
 from fmgs_dataparsers.video import source_frames
 from fmgs_nerfstudio.arrays import Array
+from fmgs_nerfstudio.console import log
 
 NAME = "gvhmr"
 SIGNATURE = "hmr4d_results.pt beside a video or images/"
@@ -82,7 +82,7 @@ def _shape(root: Path, options: ReadOptions, body: BodyFile, betas: Array) -> tu
     places = [*own, root, *([Path(environment)] if environment else [])]
     path = next((p / sub / _SMPLX for p in places for sub in ("", "smplx") if (p / sub / _SMPLX).is_file()), None)
     if path is None:
-        CONSOLE.log(f"{root}: no {_SMPLX} beside the SMPL model; the person gets SMPL's mean shape")
+        log(f"{root}: no {_SMPLX} beside the SMPL model; the person gets SMPL's mean shape")
         return np.zeros(N_BETAS), _SMPLX_PELVIS
     keys = ("v_template", "shapedirs", "J_regressor")
     template, directions, regressor = entries(path, read_npz(path, keys), *keys)

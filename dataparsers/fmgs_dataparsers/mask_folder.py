@@ -16,11 +16,12 @@ from typing import Literal
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from fmgs_dataparsers.files import CaptureError, image_size, is_whole, turned
+from fmgs_dataparsers.files import CaptureError, check_pixels, image_size, is_whole
+from fmgs_dataparsers.files import open_array as open_numbers
+from fmgs_nerfstudio import gate
 from fmgs_nerfstudio.arrays import Array
-from fmgs_nerfstudio.unpickle import FAILURES
 
 Mask = Float[Array, "H W"]
 Channel = Literal["alpha", "values"]
@@ -159,25 +160,23 @@ def read_values(path: Path, channel: Channel = "values") -> Array:
     if channel == "alpha":
         if image.mode not in _ALPHA:
             raise CaptureError(f"{path} has no alpha channel, in which other masks of its folder have the person")
-        return turned(path, np.asarray(image.getchannel("A")))
+        return gate.turned(path, np.asarray(image.getchannel("A")))
     if image.mode in ("PA", "CMYK") or (image.mode == "P" and _is_gray(image)):
         image = image.convert("RGB")
     values = np.asarray(image)
     if values.ndim == 3:
         values = values[..., : 1 if image.mode == "LA" else 3].max(axis=-1)
-    return turned(path, values.astype(np.uint8) if values.dtype == bool else values)
+    return gate.turned(path, values.astype(np.uint8) if values.dtype == bool else values)
 
 
 def open_array(path: Path) -> Array:
     """A mask [H, W] in a `.npy` file, of which only what is used is read."""
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FAILURES as error:
-        raise CaptureError(f"{path} cannot be read as a mask: {error}") from error
+    array = open_numbers(path)
     if array.ndim == 3 and 1 in (array.shape[0], array.shape[-1]):
         array = array[0] if array.shape[0] == 1 else array[..., 0]
     if array.ndim != 2 or array.dtype.kind not in "biuf":
         raise CaptureError(f"{path}: expected a mask [H, W] of numbers, found {array.shape} {array.dtype}")
+    check_pixels(path, array.shape[1], array.shape[0])
     return array
 
 
@@ -257,20 +256,17 @@ def _some(files: Sequence[Path]) -> list[Path]:
 
 
 def _opened(path: Path) -> Image.Image:
-    image_size(path)  # refuses what is no image
     try:
-        with Image.open(path) as image:
-            image.load()
-            return image
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise CaptureError(f"{path} cannot be read as a mask: {error}; copy it again from its source") from error
+        return gate.load(path)
+    except (gate.FileError, FileNotFoundError) as error:
+        raise CaptureError(f"{error}; copy it again from its source") from error
 
 
 def _mode(path: Path) -> str:
     try:
-        with Image.open(path) as image:
+        with gate.open_image(path) as image:
             return image.mode
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    except (gate.FileError, FileNotFoundError):
         return ""
 
 

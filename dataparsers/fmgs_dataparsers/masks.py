@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Protocol
 
 import h5py
 import numpy as np
 
-from fmgs_dataparsers.files import CaptureError, image_size
+from fmgs_dataparsers.files import CaptureError, check_pixels, image_size
 from fmgs_dataparsers.mask_folder import Mask, mask_size, read_values
+from fmgs_nerfstudio import gate
 from fmgs_nerfstudio.maps.maps import Priors
 
 
@@ -96,8 +98,11 @@ class RleMask:
         return self.width, self.height
 
     def read(self) -> Mask:
+        check_pixels(self.file, self.width, self.height)
         try:
             runs = run_lengths(self.counts)
+            if sum(runs) != self.width * self.height or min(runs) < 0:
+                raise ValueError(f"they are {sum(runs)} long")
             values = np.repeat(np.arange(len(runs)) % 2, runs)
             return values.reshape(self.width, self.height).T.astype(np.float32)
         except (IndexError, ValueError, OverflowError) as error:
@@ -169,9 +174,12 @@ def open_hdf(path: Path) -> Generator[h5py.File]:
         CaptureError: it is missing, corrupt (which may show only when it is read), or something else.
     """
     try:
+        gate.check_file(path)
         with h5py.File(path, "r") as file:
             yield file
-    except (OSError, RuntimeError, KeyError, TypeError) as error:
+    except CaptureError:
+        raise
+    except gate.FAILURES as error:
         raise CaptureError(f"{path} cannot be read as HDF5: {error}; copy it again from its source") from error
 
 
@@ -186,7 +194,23 @@ def count_masks(path: Path) -> int:
 
 
 def _dataset(path: Path, content: h5py.File) -> h5py.Dataset:
-    found = content.get("masks")
-    if not isinstance(found, h5py.Dataset) or found.ndim != 3 or found.dtype.kind not in "biuf":
+    found = dataset(path, content, "masks", most=2**63)  # of which one row is read at a time
+    if found.ndim != 3:
         raise CaptureError(f"{path}: expected a dataset 'masks' [N, H, W] of numbers")
+    check_pixels(path, found.shape[2], found.shape[1])
+    return found
+
+
+def dataset(path: Path, content: h5py.File, name: str, most: int = gate.NUMBERS) -> h5py.Dataset:
+    """The dataset `name`, of `most` numbers or fewer, which lie in this very file: HDF5 can refer to others.
+
+    Raises:
+        CaptureError: it is something else.
+    """
+    here = isinstance(content.get(name, getlink=True), h5py.HardLink)
+    found = content.get(name) if here else None
+    if not isinstance(found, h5py.Dataset) or found.external or found.is_virtual or found.dtype.kind not in "biuf":
+        raise CaptureError(f"{path}: expected a dataset {name!r} of numbers in the file itself")
+    if prod(found.shape) > most or prod(found.chunks or ()) * found.dtype.itemsize > gate.ARRAYS:
+        raise CaptureError(f"{path}: the dataset {name!r} {list(found.shape)} is too large")
     return found

@@ -17,16 +17,29 @@ from scipy.spatial.transform import Rotation
 from fmgs_dataparsers.assemble import Calibration, ReadOptions, monocular
 from fmgs_dataparsers.capture import Capture, CaptureError
 from fmgs_dataparsers.conventions import BodyFile, Fit, PixelCentres, checked, rotation, seen_from
-from fmgs_dataparsers.files import array, by_name, entries, images_in, number, read_joblib, read_npy, read_npz, stack
+from fmgs_dataparsers.files import (
+    array,
+    by_name,
+    entries,
+    images_in,
+    number,
+    read_joblib,
+    read_npy,
+    read_npz,
+    read_text,
+    stack,
+)
 from fmgs_dataparsers.mask_folder import FolderMask, MaskFolder
 from fmgs_dataparsers.own_video import longest_track, row_of
 from fmgs_dataparsers.protocols import BLACK, ChosenSplit
 from fmgs_nerfstudio.arrays import Array
+from fmgs_nerfstudio.gate import TEXT
 
 NAME = "neuman"
 SIGNATURE = "images/, sparse/cameras.txt, and alignments.npy or 4d_humans/smpl_optimized_aligned_scale.npz"
 PIXEL_CENTRES: PixelCentres = "half"
 """COLMAP's documentation: the image's corner is (0, 0), the centre of its first pixel (0.5, 0.5)."""
+_LINES = 1_000_000
 _HUGS = Path("4d_humans/smpl_optimized_aligned_scale.npz")
 _FITS = ("smpl_output_optimized.pkl", "smpl_output_romp.pkl")
 
@@ -140,16 +153,17 @@ def _masks(root: Path, images: list[Path]) -> Callable[[int], FolderMask | None]
     return mask
 
 
-def _lines(path: Path) -> list[list[str]]:
+def _text(path: Path, most: int = TEXT) -> str:
     if not path.is_file():
         raise CaptureError(
             f"{path} is missing; copy it again, or export COLMAP's model as text "
             "(colmap model_converter --output_type TXT)"
         )
-    try:
-        return [line.split() for line in path.read_text().splitlines() if not line.startswith("#")]
-    except UnicodeDecodeError as error:
-        raise CaptureError(f"{path} is no text: {error}; copy it again from its source") from error
+    return read_text(path, most)
+
+
+def _lines(path: Path) -> list[list[str]]:
+    return [line.split() for line in _text(path).splitlines() if not line.startswith("#")]
 
 
 def _intrinsics(path: Path) -> Calibration:
@@ -172,8 +186,11 @@ def _intrinsics(path: Path) -> Calibration:
 def _extrinsics(path: Path) -> dict[str, Array]:
     """World to camera by image name: every other line is one of id, quaternion (w first), translation, camera, name."""
     poses = {}
-    for words in _lines(path)[::2]:
-        if len(words) < 10:
+    text = _text(path, most=4 * TEXT)  # the other lines have all points
+    if text.count("\n") > _LINES:
+        raise CaptureError(f"{path} has more than {_LINES:,} lines; expected two for each image")
+    for line in [line for line in text.splitlines() if not line.startswith("#")][::2]:
+        if len(words := line.split(maxsplit=9)) < 10:
             continue
         values = array(path, f"the pose of image {words[0]}", words[1:8], 7)
         if not values[:4].any():
@@ -181,7 +198,7 @@ def _extrinsics(path: Path) -> dict[str, Array]:
         matrix = np.eye(4)
         matrix[:3, :3] = Rotation.from_quat(values[[1, 2, 3, 0]]).as_matrix()
         matrix[:3, 3] = values[4:]
-        poses[" ".join(words[9:])] = matrix
+        poses[words[9].rstrip()] = matrix
     return poses
 
 

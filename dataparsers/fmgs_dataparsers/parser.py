@@ -17,7 +17,6 @@ from nerfstudio.cameras.cameras import Cameras, CameraType
 from nerfstudio.data.dataparsers.base_dataparser import DataParser, DataParserConfig, DataparserOutputs
 from nerfstudio.data.scene_box import SceneBox
 from nerfstudio.plugins.registry_dataparser import DataParserSpecification
-from nerfstudio.utils.rich_utils import CONSOLE
 
 from fmgs_dataparsers import (
     arah,
@@ -36,6 +35,7 @@ from fmgs_dataparsers.capture import Capture, CaptureError, Frame, Split
 from fmgs_dataparsers.conventions import PixelCentres
 from fmgs_dataparsers.kept import read_kept
 from fmgs_dataparsers.protocols import Name
+from fmgs_nerfstudio.console import log
 from fmgs_nerfstudio.maps.maps import PriorsError
 
 
@@ -198,7 +198,7 @@ def _read_kept(path: Path, why: str) -> Capture:
     """Once per process, as `open_capture`."""
     config = path.with_name("config.yml")
     kept = read_kept(path, f"{why}. Write its folder into {config}, at pipeline: datamanager: data")
-    CONSOLE.log(f"{why}. Going on without images, with what the run keeps of it: {path}", markup=False)
+    log(f"{why}. Going on without images, with what the run keeps of it: {path}")
     return kept
 
 
@@ -231,12 +231,12 @@ def open_capture(
         found = [kind for kind in LAYOUTS if layout in ("auto", kind.NAME) and kind.matches(folder)]
         if found:
             others = f" (also looks like {', '.join(kind.NAME for kind in found[1:])})" if found[1:] else ""
-            CONSOLE.log(f"{folder}: layout {found[0].NAME}{others}")
+            log(f"{folder}: layout {found[0].NAME}{others}")
             centres = found[0].PIXEL_CENTRES if pixel_centres == "auto" else pixel_centres
             options = ReadOptions(protocol, body_model, gender, downscale, need_masks, centres)
             capture = found[0].read(folder, options)
             counts = ", ".join(f"{len(frames)} {split.replace('_', ' ')}" for split, frames in capture.splits.items())
-            CONSOLE.log(f"{folder}: split {capture.protocol}: {counts} images")
+            log(f"{folder}: split {capture.protocol}: {counts} images")
             return capture
     inside = sorted(path.name for path in folders[0].iterdir())
     there = ", ".join(inside[:12]) + (" ..." if len(inside) > 12 else "") if inside else "nothing, it is empty"

@@ -14,7 +14,7 @@ from fmgs_dataparsers.assemble import Calibration, ReadOptions, monocular
 from fmgs_dataparsers.capture import Capture, CaptureError
 from fmgs_dataparsers.conventions import Fit, PixelCentres
 from fmgs_dataparsers.files import array, arrays, entries, read_pickle, stack
-from fmgs_dataparsers.masks import HdfMask, count_masks, open_hdf
+from fmgs_dataparsers.masks import HdfMask, count_masks, dataset, open_hdf
 from fmgs_dataparsers.video import source_frames
 from fmgs_nerfstudio.arrays import Array
 
@@ -79,7 +79,7 @@ def read_camera(path: Path) -> Calibration:
 
 def _poses(path: Path) -> tuple[Array, Array, Array]:
     with open_hdf(path) as file:
-        content = {key: np.asarray(file[key]) for key in ("pose", "trans", "betas") if key in file}
+        content = {key: np.asarray(dataset(path, file, key)) for key in ("pose", "trans", "betas") if key in file}
     pose, trans, betas = entries(path, content, "pose", "trans", "betas")
     poses = stack(path, "pose", pose, 72)
     return poses, stack(path, "trans", trans, 3, counts=[len(poses)]), array(path, "betas", betas, -1)

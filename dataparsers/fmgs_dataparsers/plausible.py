@@ -7,8 +7,7 @@ be is a wrong unit or a damaged file, and then its neighbours that could be are 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
@@ -80,17 +79,3 @@ def place_fault(world_to_camera: Float[Array, "4 4"]) -> str | None:
     if np.abs(world_to_camera[3] - [0, 0, 0, 1]).max() > 1e-6:
         return f"its extrinsics end with {world_to_camera[3].tolist()}; expected 0, 0, 0, 1"
     return f"its translation is {away:.4g} m; expected metres, below 10 km" if away > _FAR else None
-
-
-def inside(source: Path, name: Any) -> PurePosixPath:
-    """A file's name that `source` gives, relative to the capture; Windows' separators are understood.
-
-    Links inside a capture are the user's own and are followed; a name that climbs out of the folder is not.
-
-    Raises:
-        CaptureError: the name leaves the capture's folder, or is none.
-    """
-    path = PurePosixPath(str(name).replace("\\", "/"))
-    if path.is_absolute() or PureWindowsPath(path).anchor or ".." in path.parts or not path.name or "\0" in str(path):
-        raise CaptureError(f"{source} names the file {str(name)!r}; expected one inside the capture's folder")
-    return path

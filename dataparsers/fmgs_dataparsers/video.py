@@ -12,15 +12,18 @@ import av
 import cv2
 import numpy as np
 from av.error import FFmpegError
-from nerfstudio.utils.rich_utils import CONSOLE
 
-from fmgs_dataparsers.files import CaptureError, images_in
+from fmgs_dataparsers.files import CaptureError, check_solid, images_in
+from fmgs_nerfstudio.console import log
+from fmgs_nerfstudio.gate import PIXELS
 
 _IMAGE_FOLDERS = ("images", "image", "frames")
 _SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
 # What the trackers draw beside the video they were given, and GVHMR's copy of that.
 _DRAWN = ("output", "1_incam", "2_global", "phalp_", "romp_", "bev_", "wham_")
 _COPY = "0_input_video"
+_FORMATS = "mov,avi,matroska"
+_FRAMES = 50_000
 _CACHE = "video_frames"
 _HDR = {16: "PQ, smpte2084", 18: "HLG, arib-std-b67"}
 """Transfer curves of HDR, by their numbers in ITU-T H.273."""
@@ -59,10 +62,11 @@ def extract_frames(video: Path, folder: Path) -> list[Path]:
     Raises:
         CaptureError: the video cannot be read or the folder cannot be written.
     """
+    check_solid(video)
     note = folder / "source.json"
-    if note.is_file() and note.read_bytes() == _stamp(video, folder):
+    if note.is_file() and note.stat().st_size < 2**12 and note.read_bytes() == _stamp(video, folder):
         return images_in(folder)
-    CONSOLE.log(f"Writing the frames of {video.name} to {folder}, once")
+    log(f"Writing the frames of {video.name} to {folder}, once")
     try:
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         temporary.chmod(0o755)  # mkdtemp's 0700 would lock other users out
@@ -92,9 +96,13 @@ def _stamp(video: Path, folder: Path) -> bytes:
 
 def _write_frames(video: Path, folder: Path) -> None:
     quality = [cv2.IMWRITE_JPEG_QUALITY, 97]
-    with av.open(str(video)) as container:
+    # FFmpeg takes a playlist of any name for a video, and opens what that names, on the network too.
+    with av.open(
+        str(video.absolute()), options={"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
+    ) as container:
         if not container.streams.video:
             raise CaptureError(f"{video} has no pictures in it; copy it again from its source")
+        container.streams.video[0].codec_context.options = {"max_pixels": str(PIXELS)}
         curve = _HDR.get(container.streams.video[0].codec_context.color_trc)
         if curve is not None:
             other = video.with_name(f"{video.stem}_sdr.mp4")
@@ -103,6 +111,8 @@ def _write_frames(video: Path, folder: Path) -> None:
                 f"folder: ffmpeg -i {video} -vf {_TO_SDR} -crf 16 {other}"
             )
         for i, frame in enumerate(container.decode(video=0)):
+            if i == _FRAMES:
+                raise CaptureError(f"{video} has more than {_FRAMES:,} frames; cut it")
             turned = np.rot90(frame.to_ndarray(format="bgr24"), frame.rotation // 90)  # phones turn the picture
             path = folder / f"{i:06d}.jpg"
             if not cv2.imwrite(str(path), np.ascontiguousarray(turned), quality):

@@ -16,9 +16,8 @@ from typing import Any
 from fmgs_dataparsers.assemble import Calibration, ReadOptions, Recording, Shot, assemble
 from fmgs_dataparsers.capture import Capture, CaptureError, Split
 from fmgs_dataparsers.conventions import BodyFile, Fit, PixelCentres, world_to_camera
-from fmgs_dataparsers.files import arrays, entries, read_npy
+from fmgs_dataparsers.files import arrays, entries, inside, read_npy
 from fmgs_dataparsers.masks import MaskSource, NonzeroMask, UnionMask
-from fmgs_dataparsers.plausible import inside
 from fmgs_dataparsers.protocols import choose
 
 NAME = "zju-mocap"
@@ -76,7 +75,7 @@ def read_annotated(
     Raises:
         CaptureError: as `read`.
     """
-    names = [inside(annots, image).parent.name for image in images[0]]
+    names = [inside(root, image, annots).parent.name for image in images[0]]
     split = choose(options.protocol, "humannerf", root, names, len(images))
     shots: dict[Split, list[Shot]] = {
         name: [_shot(root, images[i], camera, annots) for camera, i in members]
@@ -92,8 +91,9 @@ def read_annotated(
 def _shot(root: Path, images: Sequence[str], camera: int, annots: Path) -> Shot:
     if camera >= len(images):
         raise CaptureError(f"{annots}: the time step of {images[0]} has {len(images)} images, not one of each camera")
-    image = inside(annots, images[camera])
-    return Shot(image.parent.name, root / image, _mask(root, image), frame_id(image.stem))
+    path = inside(root, images[camera], annots)
+    mask = _mask(root, PurePosixPath(path.relative_to(root)))
+    return Shot(path.parent.name, path, mask, frame_id(path.stem))
 
 
 def frame_id(stem: str) -> int:

@@ -113,7 +113,7 @@ def _read(path: Path) -> dict[str, Array]:
     try:
         dense = {key: value.toarray() if hasattr(value := data[key], "toarray") else value for key in _KEYS}
         arrays = {key: np.asarray(value) for key, value in dense.items()}
-    except (AttributeError, IndexError, TypeError, ValueError) as error:  # of a sparse matrix with parts missing
+    except (AttributeError, IndexError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not an SMPL model file: {error}") from error
     V = len(np.atleast_1d(arrays["v_template"]))
     F = 2 * V - 4  # a closed surface without holes

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 
+from fmgs_nerfstudio.console import printable
+
 
 @contextmanager
 def in_one_line(program: str, *errors: type[Exception], interrupted: str) -> Generator[None]:
@@ -13,7 +15,7 @@ def in_one_line(program: str, *errors: type[Exception], interrupted: str) -> Gen
     try:
         yield
     except (*errors, OSError) as error:
-        print(f"{program}: {error}", file=sys.stderr)
+        print(printable(f"{program}: {error}"), file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print(f"{program}: interrupted; {interrupted}", file=sys.stderr)

@@ -134,7 +134,7 @@ def report_geometry(avatar: FrozenAvatar, path: Path) -> None:
         return
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps({"unit": "mm", **errors}, indent=2) + "\n")
-    table = Table("poses", "to the true surface", "95 %", "from it", "95 %", title="Error of the mesh [mm]")
+    table = Table("poses", "to the true surface", "95 %", "from it", "95 %", title=r"Error of the mesh \[mm]")
     for split, values in errors.items():
         table.add_row(split.replace("_", " "), *(f"{value:.1f}" for value in values.values()))
     Console().print(table)

@@ -36,6 +36,7 @@ from fmgs_nerfstudio.demo.render import LIGHTS, LightName, Picture, PosedPerson
 from fmgs_nerfstudio.demo.skinned_surface import BODY
 from fmgs_nerfstudio.demo.studio import CAMERAS, TRAIN_CAMERA, noisy_motion, place_cameras, sample_motion
 from fmgs_nerfstudio.files import ensure_writable
+from fmgs_nerfstudio.gate import read_json
 from fmgs_nerfstudio.maps.maps import (
     PriorsInfo,
     PriorsWriter,
@@ -299,7 +300,7 @@ def _already_there(out: Path, options: DemoOptions, overwrite: bool) -> bool:
     if not any(out.iterdir()):
         return False
     try:
-        made_with = json.loads((out / "protocol.json").read_text())["generator"]
+        made_with = read_json(out / "protocol.json")["generator"]
     except (OSError, ValueError, KeyError, TypeError):
         made_with = {}
     if made_with.get("program") != "fmgs-demo":

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 import trimesh
-from fmgs_dataparsers.capture import Capture
+from fmgs_dataparsers.capture import Capture, CaptureError
+from fmgs_dataparsers.files import entries, read_npz, stack
 from jaxtyping import Float
 
 from fmgs_nerfstudio.arrays import Array
@@ -61,13 +62,21 @@ def geometry_error(avatar: FrozenAvatar, capture: Capture) -> dict[str, dict[str
     return found
 
 
+def _true_mesh(vertices_file: Path, faces_file: Path) -> trimesh.Trimesh:
+    (vertices,) = entries(vertices_file, read_npz(vertices_file), "vertices")
+    (faces,) = entries(faces_file, read_npz(faces_file), "faces")
+    vertices, faces = stack(vertices_file, "vertices", vertices, 3), stack(faces_file, "faces", faces, 3)
+    if not (np.isfinite(vertices).all() and faces.size and faces.min() >= 0 and faces.max() < len(vertices)):
+        raise CaptureError(f"{vertices_file} and {faces_file} are no mesh; make the capture again")
+    return trimesh.Trimesh(vertices, faces.astype(np.int64), process=False)
+
+
 @torch.inference_mode()
 def _errors(avatar: FrozenAvatar, pose: tuple[torch.Tensor, torch.Tensor], path: Path) -> list[float]:
     model = avatar.model
     canonical, faces = displaced_surface(model, avatar.pose(*pose))
     vertices = deform(canonical, model.skinning(canonical), model.canonical(*pose)[1]).numpy(force=True)
-    with np.load(path) as truth, np.load(path.with_name("faces.npz")) as shared:
-        true = trimesh.Trimesh(truth["vertices"], shared["faces"], process=False)
+    true = _true_mesh(path, path.with_name("faces.npz"))
     learned = trimesh.Trimesh(vertices, faces.numpy(force=True), process=False)
     there, back = Distances.of(learned, true), Distances.of(true, learned)
     return [there.mean, there.p95, back.mean, back.p95]

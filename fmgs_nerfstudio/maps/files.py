@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from fmgs_nerfstudio import gate
 from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.files import atomic_path
+from fmgs_nerfstudio.gate import FileError
 from fmgs_nerfstudio.maps.classes import PALETTE
-from fmgs_nerfstudio.unpickle import FAILURES
+from fmgs_nerfstudio.unpickle import open_array
+
+_T = TypeVar("_T")
 
 
 class PriorsError(ValueError):
@@ -83,8 +88,8 @@ def write_normal(path: Path, normal: Float[Array, "H W 3"], bits: Literal[8, 16]
 def read_normal(path: Path) -> Float[Array, "H W 3"]:
     """Unit vectors of an 8- or 16-bit RGB(A) PNG of (n + 1) / 2; 0 where no unit vector was stored or alpha is low."""
     _open(path)  # OpenCV would return the readable half of a corrupt file
-    colour: Any = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if colour is None or colour.ndim != 3 or colour.shape[2] not in (3, 4):
+    colour = _read(lambda file: gate.decode(file, cv2.IMREAD_UNCHANGED), path)
+    if colour.ndim != 3 or colour.shape[2] not in (3, 4):
         raise PriorsError(f"{path}: expected normals as an RGB PNG of 8 or 16 bits.")
     top = 255 if colour.dtype == np.uint8 else 65535
     normal = unit_or_zero(colour[..., 2::-1].astype(np.float32) * np.float32(2 / top) - 1)
@@ -103,31 +108,30 @@ def unit_or_zero(vectors: Float[Array, "H W 3"]) -> Float[Array, "H W 3"]:
 
 def read_npy(path: Path, dtype_kinds: str, ndim: int) -> Array:
     """An array [H, W] or [H, W, 3] whose dtype is of one of numpy's one-letter kinds."""
-    try:
-        values = np.load(path, allow_pickle=False)
-    except FileNotFoundError as error:
-        raise PriorsError(f"{path}: no such prior map. Run Sapiens again for this frame.") from error
-    except FAILURES as error:
-        raise PriorsError(
-            f"{path}: truncated or not an .npy file ({error}). Run Sapiens again for this frame."
-        ) from error
+    values = _read(open_array, path)
     if values.dtype.kind not in dtype_kinds or values.ndim != ndim or (ndim == 3 and values.shape[2] != 3):
         raise PriorsError(f"{path}: unexpected array {values.dtype} {values.shape} for this kind of map.")
-    return values
+    _read(lambda file: gate.check_pixels(file, values.shape[1], values.shape[0]), path)
+    return np.array(values)
+
+
+def png_size(path: Path) -> tuple[int, int]:
+    """Width and height of a stored map; only its header is read."""
+    return _read(gate.image_size, path)
 
 
 def _open(path: Path) -> Image.Image:
     """A decoded PNG; corruption anywhere in the file is an error."""
+    return _read(gate.load, path)
+
+
+def _read(reader: Callable[[Path], _T], path: Path) -> _T:
     try:
-        with Image.open(path) as image:
-            image.load()
-            return image
+        return reader(path)
     except FileNotFoundError as error:
         raise PriorsError(f"{path}: no such prior map. Run the estimator again for this frame.") from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise PriorsError(
-            f"{path}: truncated or not a PNG ({error}). Delete it and run the estimator again."
-        ) from error
+    except (FileError, OSError) as error:
+        raise PriorsError(f"{error}. Delete it and run the estimator again.") from error
 
 
 def _read_gray(path: Path, bits: Literal[8, 16]) -> tuple[Array, dict[Any, Any]]:

@@ -14,6 +14,7 @@ from jaxtyping import Float
 
 from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.files import atomic_path
+from fmgs_nerfstudio.gate import FileError, read_json
 from fmgs_nerfstudio.maps.files import PriorsError
 
 Kind = Literal["semantics", "depth", "normal", "mask"]
@@ -141,11 +142,11 @@ def read_info(path: Path) -> PriorsInfo:
         PriorsError: it is missing, unreadable, or says something this version does not know.
     """
     try:
-        fields = json.loads(path.read_text())
+        fields = read_json(path)
     except FileNotFoundError as error:
         raise PriorsError(f"{path}: missing, so nobody knows what the maps beside it are.") from error
-    except ValueError as error:
-        raise PriorsError(f"{path}: not JSON ({error}).") from error
+    except (FileError, OSError) as error:
+        raise PriorsError(f"{error}; correct it, or delete the maps and make them again.") from error
     if not isinstance(fields, dict):
         raise PriorsError(f"{path}: expected a JSON object.")
     known = {field.name for field in dataclasses.fields(PriorsInfo)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from fmgs_nerfstudio.arrays import Array
+from fmgs_nerfstudio.gate import read_json
 from fmgs_nerfstudio.maps.classes import CLASSES, IDS, NUM_CLASSES
 
 DOME29_TO_GOLIATH: UInt8[Array, "29"] = np.array([0, 1, IDS["Apparel"], *range(2, NUM_CLASSES)], dtype=np.uint8)
@@ -63,9 +63,9 @@ def label_table(names: Mapping[int, str], label_map: Path | None) -> dict[str, i
 
 def _read(path: Path, names: set[str]) -> dict[str, str]:
     try:
-        given = json.loads(path.read_text())
+        given = read_json(path)
     except (OSError, ValueError) as error:
-        raise ValueError(f"--label-map {path} cannot be read as JSON: {error}") from error
+        raise ValueError(f"--label-map: {error}") from error
     if not isinstance(given, dict):
         raise ValueError(f"--label-map {path}: expected a JSON object")
     if strange := sorted(given.keys() - names - {"*"}):

@@ -30,6 +30,7 @@ from fmgs_nerfstudio.files import atomic_path
 from fmgs_nerfstudio.maps.classes import NUM_CLASSES
 from fmgs_nerfstudio.maps.files import (
     PriorsError,
+    png_size,
     read_depth,
     read_labels,
     read_mask,
@@ -47,7 +48,7 @@ from fmgs_nerfstudio.maps.labels import DOME29_TO_GOLIATH
 
 __all__ = [
     "KINDS", "SAPIENS_INFO", "Kind", "PngPriors", "Priors", "PriorsError", "PriorsInfo", "PriorsWriter",
-    "SapiensPriors", "SapiensWriter", "Source", "open_priors", "read_labels", "read_normal", "write_labels",
+    "SapiensPriors", "SapiensWriter", "Source", "open_priors", "png_size", "read_labels", "read_normal", "write_labels",
     "write_mask", "write_normal",
 ]  # fmt: skip
 

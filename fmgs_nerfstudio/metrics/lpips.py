@@ -17,11 +17,11 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Float
-from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 from torchmetrics.functional.image.lpips import _LPIPS  # pyright: ignore[reportPrivateUsage] -- public names load weights
 
 from fmgs_nerfstudio.arrays import Array
+from fmgs_nerfstudio.console import log
 from fmgs_nerfstudio.unpickle import read_pickle
 
 Net = Literal["vgg", "alex"]
@@ -95,7 +95,7 @@ def available_lpips(place: Path | None, device: torch.device) -> Mapping[Net, Lp
             found[net] = Lpips(net, backbone, device)
             break
     if len(found) < len(BACKBONES):
-        CONSOLE.log(_advice([net for net in BACKBONES if net not in found], refused))
+        log(_advice([net for net in BACKBONES if net not in found], refused))
     return found
 
 

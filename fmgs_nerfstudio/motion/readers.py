@@ -9,9 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from fmgs_dataparsers.capture import Capture, CaptureError
 from fmgs_dataparsers.parser import open_capture
-from nerfstudio.utils.rich_utils import CONSOLE
-from rich.markup import escape
 
+from fmgs_nerfstudio.console import log
 from fmgs_nerfstudio.maps.maps import PriorsError
 from fmgs_nerfstudio.motion.formats import KEYS, KNOWN, Found, of_content
 from fmgs_nerfstudio.motion.motion import Motion, MotionError, find_metres, find_up
@@ -104,7 +103,7 @@ def _motion(path: Path, found: Found, reading: Reading) -> Motion:
     if not (reading.fps or found.fps):
         guesses.append(f"{fps:g} poses a second (--reading.fps)")
     known = f"{found.format}, {_name(up)} up, {len(motion)} poses, {len(motion) / fps:.1f} s, spans {motion.span:.2f} m"
-    CONSOLE.log(escape(f"{path.name}: {known}" + "".join(f"\n  guessed: {guess}" for guess in guesses)))
+    log(f"{path.name}: {known}" + "".join(f"\n  guessed: {guess}" for guess in guesses))
     return motion
 
 

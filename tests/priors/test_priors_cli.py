@@ -173,4 +173,4 @@ def test_a_corrupt_map_is_named(
     path = capture.root / "priors/normal/Camera_B1/000002.png"
     path.write_bytes(path.read_bytes()[:200])
     assert call(monkeypatch, capture.root, "--check-only") == 1
-    assert "000002.png: truncated" in capsys.readouterr().err
+    assert "000002.png cannot be read as an image: image file is truncated" in capsys.readouterr().err

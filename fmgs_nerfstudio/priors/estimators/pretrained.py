@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from fmgs_nerfstudio.gate import read_json
 from fmgs_nerfstudio.priors.checkpoints import EXTRA
 from fmgs_nerfstudio.priors.estimators.base import EstimatorError, EstimatorOptions, wrong_checkpoint
 
@@ -37,9 +37,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     path = folder / "config.json"
     try:
-        config = json.loads(path.read_text())
+        config = read_json(path)
     except (OSError, ValueError) as error:
-        raise wrong_checkpoint(path, f"cannot be read as JSON ({error}); get it again.") from error
+        raise wrong_checkpoint(path, f"cannot be read ({error}); get it again.") from error
     if not isinstance(config, dict):
         raise wrong_checkpoint(path, "is not a model's configuration; get it again.")
     return config
