@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import av
@@ -15,6 +13,7 @@ from av.error import FFmpegError
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from fmgs_dataparsers.files import CaptureError, images_in
+from fmgs_nerfstudio.files import folder_beside, write_image
 
 _IMAGE_FOLDERS = ("images", "image", "frames")
 _SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
@@ -58,16 +57,14 @@ def extract_frames(video: Path, folder: Path) -> list[Path]:
         return images_in(folder)
     CONSOLE.log(f"Writing the frames of {video.name} to {folder}, once")
     try:
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        temporary.chmod(0o755)  # mkdtemp's 0700 would lock other users out
-        try:
-            _write_frames(video, temporary)
-            (temporary / note.name).write_bytes(_stamp(video, temporary))
+        with folder_beside(folder) as aside:
+            written = aside / "frames"
+            written.mkdir()
+            _write_frames(video, written)
+            (written / note.name).write_bytes(_stamp(video, written))
             if folder.exists():
-                shutil.rmtree(folder)
-            os.replace(temporary, folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+                os.replace(folder, aside / "old")
+            os.replace(written, folder)
     except FFmpegError as error:
         raise CaptureError(f"{video} cannot be read as a video: {error}") from error
     except OSError as error:
@@ -85,12 +82,9 @@ def _stamp(video: Path, folder: Path) -> bytes:
 
 
 def _write_frames(video: Path, folder: Path) -> None:
-    quality = [cv2.IMWRITE_JPEG_QUALITY, 97]
     with av.open(str(video)) as container:
         if not container.streams.video:
             raise CaptureError(f"{video} has no pictures in it; copy it again from its source")
         for i, frame in enumerate(container.decode(video=0)):
             turned = np.rot90(frame.to_ndarray(format="bgr24"), frame.rotation // 90)  # phones turn the picture
-            path = folder / f"{i:06d}.jpg"
-            if not cv2.imwrite(str(path), np.ascontiguousarray(turned), quality):
-                raise OSError(f"OpenCV could not write {path}")
+            write_image(folder / f"{i:06d}.jpg", turned, cv2.IMWRITE_JPEG_QUALITY, 97)
