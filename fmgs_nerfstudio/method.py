@@ -51,8 +51,12 @@ class FMGSTrainerConfig(TrainerConfig):
     def save_config(self) -> None:
         """Read the capture before anything is written, and save the defaults that depend on it as numbers."""
         self.resolve_defaults()
-        with atomic_path(self.get_base_dir() / "config.yml") as path:
-            path.write_text(yaml.dump(self), encoding="utf-8")
+        config = self.get_base_dir() / "config.yml"
+        try:
+            with atomic_path(config) as path:
+                path.write_text(yaml.dump(self), encoding="utf-8")
+        except OSError as error:
+            sys.exit(f"\nerror: {config} cannot be written: {error}. --output-dir names another folder")
 
     def setup(self, **kwargs: Any) -> Trainer:
         self.resolve_defaults()

@@ -23,7 +23,7 @@ from nerfstudio.utils.decorators import check_main_thread
 from nerfstudio.utils.misc import step_check
 from torch import Tensor
 
-from fmgs_nerfstudio.checkpoints import CheckpointError, checkpoints, newest_whole_checkpoint, step_of, why_torn
+from fmgs_nerfstudio.checkpoints import CheckpointError, newest_whole_checkpoint, step_of, why_torn
 from fmgs_nerfstudio.files import atomic_path, folder_beside, to_disk
 from fmgs_nerfstudio.pipeline import FMGSPipeline
 from fmgs_nerfstudio.signals import Stopped, StopSignals
@@ -256,14 +256,16 @@ class FMGSTrainer(Trainer):
 
     def _how_to_go_on(self) -> str:
         """Where the last checkpoint is, and the command that goes on from it."""
-        own = checkpoints(self.checkpoint_dir)
-        path = own[0] if own else self.config.load_checkpoint
-        if path is None:
-            return "There is no checkpoint to go on from."
-        left = self._start_step + self.config.max_num_iterations - step_of(path) - 1
+        end = self._start_step + self.config.max_num_iterations
+        try:
+            path = newest_whole_checkpoint(self.checkpoint_dir)
+            origin, left = ["--load-dir", str(path.parent)], end - step_of(path) - 1
+        except CheckpointError:  # none of its own yet
+            if (path := self.config.load_checkpoint) is None:
+                return "There is no checkpoint to go on from."
+            origin, left = ["--load-checkpoint", str(path)], end - self._start_step
         if left < 1:
             return f"The run is complete: {path}"
-        origin = ["--load-dir", str(path.parent)] if own else ["--load-checkpoint", str(path)]
         command = resume_command(self.config, [*origin, "--max-num-iterations", str(left)])
         return f"The last checkpoint is {path}; to go on:\n  {command}"
 
@@ -272,11 +274,8 @@ def resume_command(config: TrainerConfig, options: Sequence[str], arguments: Seq
     """The command line of this process, with the options that go on in place of those it was begun with."""
     program, *given = arguments or sys.argv
     command = ["ns-train", str(config.method_name)]
-    if (
-        Path(program).stem != "ns-train"
-        or given[:1] != command[1:]
-        or any(a.startswith("--load-config") for a in given)
-    ):
+    as_given = Path(program).stem == "ns-train" and given[:1] == command[1:]
+    if not as_given or any(argument.startswith("--load-config") for argument in given):
         data = config.pipeline.datamanager.data
         return shlex.join([*command, "--data", str(data), *options]) + "  (and the options this run was begun with)"
     kept, rest = list[str](), iter(given[1:])
