@@ -29,8 +29,8 @@ from plyfile import PlyData
 from support.killing import (
     Child,
     Ended,
+    Found,
     Work,
-    after,
     at_byte,
     at_event,
     at_most,
@@ -47,25 +47,9 @@ from support.zju_capture import write_capture
 from fmgs_nerfstudio.checkpoints import checkpoints, step_of
 from fmgs_nerfstudio.cli import animate, demo, export, priors, report
 from fmgs_nerfstudio.demo.capture import PRESETS, DemoOptions, Preset, make_capture
-from fmgs_nerfstudio.priors.estimators import ESTIMATORS
 from fmgs_nerfstudio.trainer import FMGSTrainer
 
-INTERVAL, STEPS = 2, 6
-
-
-@dataclasses.dataclass
-class Found:
-    """What came of the kill points of one writer."""
-
-    killed: int = 0
-    """Processes that died where they were meant to."""
-    lost: int = 0
-    """Training steps, the most that a kill cost."""
-    problems: list[str] = dataclasses.field(default_factory=list)
-
-    def expect(self, good: bool, problem: object) -> None:
-        if not good:
-            self.problems.append(str(problem)[-3000:])
+INTERVAL, STEPS = 2, 5
 
 
 def spread(total: int, most: int) -> list[int]:
@@ -177,17 +161,21 @@ def kill_training(training: Training) -> None:
     size = training.newest("whole").stat().st_size
     total = events(training.ns_train("counted"), training.run("counted"), training.log)
     draw = random.Random(0)
-    points: dict[str, Work] = {f"event{n}": at_event(n, training.run(f"event{n}")) for n in spread(total, 18)}
-    points |= {f"byte{n}": at_byte(n) for n in (1000, size // 2, size - 10)}
-    points |= {f"time{n}": after(draw.uniform(0.5, 1.5)) for n in range(3)}
+    points: dict[str, Work] = {f"event{n}": at_event(n, training.run(f"event{n}")) for n in spread(total, 13)}
+    points |= {f"byte{n}": at_byte(n) for n in (size // 2, size - 10)}
+    points |= {f"time{n}": lambda: None for n in range(2)}
     for i, (name, point) in enumerate(points.items()):
         steps = training.folder / f"{name}.step"
-        ended = Child(training.ns_train(name), training.log, both(steps_to(steps), point)).wait()
-        training.found.expect(killed(ended) or name.startswith("time"), f"{name}: {ended}")
+        child = Child(training.ns_train(name), training.log, both(steps_to(steps), point))
+        if name.startswith("time"):
+            child.wait_until(steps.exists)
+            time.sleep(draw.uniform(0, 1))
+            child.send(signal.SIGKILL)
+        training.found.expect(killed(ended := child.wait()), f"{name}: {ended}")
         training.found.killed += killed(ended)
         trained = int(steps.read_text() or 0) if steps.exists() else 0
         training.look(name, trained)
-        if i % 6 == 5:
+        if i % 5 == 2:
             training.goes_on(training.as_the_docs_have_it(name), name)
 
 
@@ -269,7 +257,7 @@ def fill_training(training: Training) -> None:
 
 
 def tear_training(training: Training) -> None:
-    """Checkpoints from elsewhere: a cut one, one with a flipped bit, a stray file. The newest whole one is used by all."""
+    """Checkpoints from elsewhere, one cut, one with a flipped bit: all commands use the newest whole one and say so."""
     keep = ["--save-only-latest-checkpoint", "False"]
     training.expect_end(Child(command(ns_train.entrypoint, *training.arguments("torn"), *keep), training.log).wait())
     folder, config = training.run("torn") / "nerfstudio_models", training.run("torn") / "config.yml"
@@ -351,8 +339,8 @@ _READERS: dict[str, Callable[[Path], object]] = {
 def kill_writer(work: Work, out: Path, most: int, sizes: Iterable[int], fresh: int, whole: bool = False) -> Found:
     """`kill -9` of a command that writes to `out`, at up to `most` events and at some sizes of a file.
 
-    Every `fresh`-th time nothing is there before; else what is there stays until it is replaced. `whole`: all of `out` is
-    there or nothing.
+    Every `fresh`-th time nothing is there before; else what is there stays until it is replaced. `whole`: all of `out`
+    is there or nothing.
     """
     found, log = Found(), out.parent / f"{out.name}.log"
     total = events(work, out.parent, log)
@@ -424,7 +412,8 @@ def writers(folder: Path, run: Path) -> dict[str, Found]:
         if not out.parent.exists():
             make_capture(out.parent, DemoOptions("ci", priors="none", pose_noise=0, mask_noise=0))
         capture = opened(out.parent)
-        ESTIMATORS["sapiens"] = lambda options: [network(Perfect(capture, capture.splits["train"]))]
+        perfect = network(Perfect(capture, capture.splits["train"]))
+        priors.ESTIMATORS = {"sapiens": lambda options: [perfect]}  # pyright: ignore[reportAttributeAccessIssue]
         return command(priors.main, "fmgs-priors", out.parent, "--batch-size", "1")
 
     found = dict[str, Found]()
