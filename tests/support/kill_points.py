@@ -137,19 +137,23 @@ def _equal(a: Any, b: Any) -> bool:
     return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
 
 
-def steps_to(file: Path) -> Work:
-    """Let the trainer of this process write down each step that is done."""
+def at_steps(work: Callable[[int], object]) -> Work:
+    """Let the trainer of this process do something after each step."""
 
     def prepare() -> None:
         whole = FMGSTrainer._step_is_whole
 
-        def count(self: FMGSTrainer, step: int) -> None:
-            file.write_text(str(step))
+        def and_then(self: FMGSTrainer, step: int) -> None:
+            work(step)
             whole(self, step)
 
-        FMGSTrainer._step_is_whole = count
+        FMGSTrainer._step_is_whole = and_then
 
     return prepare
+
+
+def note_steps(file: Path) -> Work:
+    return at_steps(lambda step: file.write_text(str(step)))
 
 
 def both(*works: Work) -> Work:
@@ -162,14 +166,15 @@ def kill_training(training: Training) -> None:
     total = events(training.ns_train("counted"), training.run("counted"), training.log)
     draw = random.Random(0)
     points: dict[str, Work] = {f"event{n}": at_event(n, training.run(f"event{n}")) for n in spread(total, 13)}
-    points |= {f"byte{n}": at_byte(n) for n in (size // 2, size - 10)}
-    points |= {f"time{n}": lambda: None for n in range(2)}
+    for n in (size // 2, size - 10):  # of the second checkpoint
+        points[f"byte{n}"] = at_steps(lambda step, n=n: step > INTERVAL and at_byte(n)())
+    points |= {f"time{n}": at_steps(lambda step: time.sleep(0.1)) for n in range(2)}
     for i, (name, point) in enumerate(points.items()):
         steps = training.folder / f"{name}.step"
-        child = Child(training.ns_train(name), training.log, both(steps_to(steps), point))
+        child = Child(training.ns_train(name), training.log, both(note_steps(steps), point))
         if name.startswith("time"):
             child.wait_until(steps.exists)
-            time.sleep(draw.uniform(0, 1))
+            time.sleep(draw.uniform(0, 0.6))
             child.send(signal.SIGKILL)
         training.found.expect(killed(ended := child.wait()), f"{name}: {ended}")
         training.found.killed += killed(ended)
@@ -185,7 +190,8 @@ def signal_training(training: Training) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         name = number.name
         steps = training.folder / f"{name}.step"
-        child = Child(training.ns_train(name), training.log, steps_to(steps))
+        slowly = at_steps(lambda step: time.sleep(0.2))
+        child = Child(training.ns_train(name), training.log, both(note_steps(steps), slowly))
         child.wait_until(lambda steps=steps: steps.exists() and steps.read_text() not in ("", "0"))
         time.sleep(draw.uniform(0, 0.2))
         child.send(number)
