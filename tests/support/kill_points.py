@@ -264,7 +264,7 @@ def fill_training(training: Training) -> None:
 
 def tear_training(training: Training) -> None:
     """Checkpoints from elsewhere, one cut, one with a flipped bit: all commands use the newest whole one and say so."""
-    keep = ["--save-only-latest-checkpoint", "False"]
+    keep = ["--save-only-latest-checkpoint", "False", "--max-num-iterations", STEPS + 1]
     training.expect_end(Child(command(ns_train.entrypoint, *training.arguments("torn"), *keep), training.log).wait())
     folder, config = training.run("torn") / "nerfstudio_models", training.run("torn") / "config.yml"
     last, flipped, whole = checkpoints(folder)
