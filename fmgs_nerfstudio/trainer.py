@@ -238,8 +238,8 @@ class FMGSTrainer(Trainer):
         if self.trained is None:
             print(f"\nStopped by {stop} before the first step was done; nothing was saved", file=sys.stderr)
         else:
-            writer.write_out_storage()
             self.save_checkpoint(self.trained)
+            writer.write_out_storage()
             print(f"\nStopped by {stop} after step {self.trained}.\n{self._how_to_go_on()}", file=sys.stderr)
         sys.exit(stop.status)
 

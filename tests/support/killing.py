@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from fmgs_nerfstudio.files import remove_abandoned
 
 Work = Callable[[], object]
@@ -100,6 +102,25 @@ def _run(work: Work, log: Path, first: Work) -> int:
     sys.stdout.flush()
     sys.stderr.flush()
     return status
+
+
+def spread(total: int, most: int) -> list[int]:
+    """Up to `most` of the events 1 to `total`."""
+    return sorted({round(x) for x in np.linspace(1, total, min(total, most))})
+
+
+def command(main: Callable[[], object], *arguments: object) -> Work:
+    """A program as the shell would start it."""
+
+    def run() -> None:
+        sys.argv = [str(argument) for argument in arguments]
+        main()
+
+    return run
+
+
+def both(*works: Work) -> Work:
+    return lambda: [work() for work in works]
 
 
 _EVENTS = ("open", "os.", "shutil.", "tempfile.")
