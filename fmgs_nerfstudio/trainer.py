@@ -209,9 +209,8 @@ class FMGSTrainer(Trainer):
         try:
             super()._load_checkpoint()
         except (pickle.UnpicklingError, RuntimeError, LookupError, TypeError, ValueError) as error:
-            raise CheckpointError(
-                f"{self.config.load_checkpoint or self.config.load_dir} does not fit this run: {_first_line(error)}"
-            ) from error
+            path = self.config.load_checkpoint or self.config.load_dir
+            raise SystemExit(f"\nerror: {path} does not fit this run: {_first_line(error)}") from error
 
     # --- ends ---------------------------------------------------------------------------------------------------------
 

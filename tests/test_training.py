@@ -183,6 +183,16 @@ def test_the_command_that_goes_on(tmp_path: Path, given: str, then: str) -> None
     assert got.startswith(f"ns-train {then}")
 
 
+def test_a_checkpoint_of_something_else_is_one_line(capture: Path, tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    torch.save({"step": 9, "pipeline": {"weight": torch.zeros(2)}}, tmp_path / "models" / "step-000000009.ckpt")
+    with pytest.raises(SystemExit, match=r"step-000000009\.ckpt does not fit this run: "):
+        train(config_for(capture, tmp_path / "out", 2, load=tmp_path / "models"))
+    with pytest.raises(SystemExit, match=r"empty has no checkpoint"):
+        config_for(capture, tmp_path / "out", 2, load=tmp_path / "empty").save_config()
+    assert not (tmp_path / "out").exists()
+
+
 def test_nothing_is_written_for_a_capture_that_cannot_be_read(tmp_path: Path) -> None:
     made = config_for(tmp_path / "nowhere", tmp_path / "out", 2)
     with pytest.raises(SystemExit):
