@@ -41,6 +41,7 @@ def test_signals_end_a_command_in_order(
 ) -> None:
     """What was being written is tidied away, and the handlers of before are back."""
     before = signal.getsignal(signal.SIGTERM)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell runs in the background
 
     def command() -> None:
         with in_one_line("fmgs-x", interrupted="nothing was written"), atomic_path(tmp_path / "file"):

@@ -89,6 +89,8 @@ def _run(work: Work, log: Path, first: Work) -> int:
         os.dup2(output, 1)
         os.dup2(output, 2)
         remove_abandoned.cache_clear()  # a process of its own
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell runs in the background
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
         first()
         work()
         status = 0
