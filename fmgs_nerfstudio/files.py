@@ -30,11 +30,17 @@ _ASIDE = re.compile(rf"{re.escape(_PREFIX)}[a-z0-9_]{{8}}-.*", re.DOTALL)
 def atomic_path(path: Path) -> Generator[Path]:
     """Yield a temporary path beside `path`, with its suffix; moved onto `path` when the block ends without an error.
 
-    A reader, or a run that was interrupted, never sees half a file. Missing folders are made.
+    A reader, or a run that was interrupted, never sees half a file. Missing folders are made. A full disk's error names
+    `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with _aside(path, folder=False) as temporary:
-        yield temporary
+        try:
+            yield temporary
+        except OSError as error:
+            if error.errno is None or error.filename is not None:
+                raise
+            raise OSError(error.errno, error.strerror, str(path)) from error  # of a write, which knows no name
         temporary.chmod(0o644)  # mkstemp's 0600 would lock other users out
         os.replace(temporary, path)
 
