@@ -159,7 +159,7 @@ def writers(folder: Path, run: Path) -> dict[str, Found]:
     found = dict[str, Found]()
     for name, to, most, sizes, fresh, full in (
         ("export", export_to, 8, (200_000, 400_000), 3, 900_000),
-        ("animate", animate_to, 8, (300, 2000), 3, 16_000),
+        ("animate", animate_to, 8, (300, 2000), 3, 4096),
         ("report", report_to, 6, (3_000,), 3, 16_000),
         ("demo", demo_to, 8, (20_000,), 3, 150_000),
         ("priors", priors_to, 10, (2_000,), 1, 0),
