@@ -38,9 +38,9 @@ def atomic_path(path: Path) -> Generator[Path]:
         try:
             yield temporary
         except OSError as error:
-            if error.errno is None or error.filename is not None:
+            if error.errno is None or error.filename not in (None, str(temporary)):
                 raise
-            raise OSError(error.errno, error.strerror, str(path)) from error  # of a write, which knows no name
+            raise OSError(error.errno, error.strerror, str(path)) from error  # a write knows no name, or ours
         temporary.chmod(0o644)  # mkstemp's 0600 would lock other users out
         os.replace(temporary, path)
 
