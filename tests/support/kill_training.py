@@ -138,7 +138,7 @@ def kill_training(training: Training) -> None:
     size = training.newest("whole").stat().st_size
     total = events(training.ns_train("counted"), training.run("counted"), training.log)
     draw = random.Random(0)
-    points: dict[str, Work] = {f"event{n}": at_event(n, training.run(f"event{n}")) for n in spread(total, 13)}
+    points: dict[str, Work] = {f"event{n}": at_event(n, training.run(f"event{n}")) for n in spread(total - 8, 13)}
     for n in (size // 2, size - 10):  # of the second checkpoint
         points[f"byte{n}"] = at_steps(lambda step, n=n: step > INTERVAL and at_byte(n)())
     points |= {f"time{n}": at_steps(lambda step: time.sleep(0.1)) for n in range(2)}
@@ -149,7 +149,8 @@ def kill_training(training: Training) -> None:
             child.wait_until(steps.exists)
             time.sleep(draw.uniform(0, 0.6))
             child.send(signal.SIGKILL)
-        training.found.expect(killed(ended := child.wait()), f"{name}: {ended}")
+        ended = child.wait()  # how many events there are is not quite the same each time: one may end first
+        training.found.expect(killed(ended) or (ended.status == 0 and name.startswith("event")), f"{name}: {ended}")
         training.found.killed += killed(ended)
         trained = int(steps.read_text() or 0) if steps.exists() else 0
         training.look(name, trained)
