@@ -158,11 +158,11 @@ def writers(folder: Path, run: Path) -> dict[str, Found]:
 
     found = dict[str, Found]()
     for name, to, most, sizes, fresh, full in (
-        ("export", export_to, 8, (200_000, 400_000), 3, 900_000),
-        ("animate", animate_to, 8, (300, 2000), 3, 4096),
-        ("report", report_to, 6, (3_000,), 3, 16_000),
-        ("demo", demo_to, 8, (20_000,), 3, 150_000),
-        ("priors", priors_to, 10, (2_000,), 1, 0),
+        ("export", export_to, 5, (200_000, 400_000), 3, 900_000),
+        ("animate", animate_to, 6, (300, 2000), 3, 4096),
+        ("report", report_to, 5, (3_000,), 3, 16_000),
+        ("demo", demo_to, 6, (20_000,), 3, 150_000),
+        ("priors", priors_to, 8, (2_000,), 1, 0),
     ):
         out = folder / name / ("priors" if name == "priors" else "out")
         found[name] = kill_writer(to(out), out, most, sizes, fresh, whole=name == "demo")
