@@ -131,6 +131,8 @@ class FMGSDataManager(FullImageDatamanager[AvatarDataset]):
     on seed and step alone, so that a resumed run sees the same frames (nerfstudio saves no random state)."""
 
     config: FMGSDataManagerConfig
+    drawn: Frame
+    """The frame of the last training step."""
 
     def create_eval_dataset(self) -> AvatarDataset:
         dataset = super().create_eval_dataset()
@@ -153,6 +155,7 @@ class FMGSDataManager(FullImageDatamanager[AvatarDataset]):
             index, batch = self.cached_train.first(order, [self._train_index(s) for s in (step + 1, step + 2)])
         except CaptureError as error:
             raise SystemExit(f"\nerror: {error}") from error
+        self.drawn = self.train_dataset.frames[index]
         camera, batch = crop_to_person(self.train_cameras[index : index + 1], batch, self.config.crop_margin)
         return camera, {name: self._on_device(value) for name, value in batch.items()}
 

@@ -8,21 +8,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from fmgs_dataparsers import kept
 from fmgs_dataparsers.capture import Capture
 from nerfstudio.configs.base_config import LoggingConfig, MachineConfig, ViewerConfig
 from nerfstudio.engine.optimizers import AdamOptimizerConfig
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.plugins.types import MethodSpecification
+from nerfstudio.utils.rich_utils import CONSOLE
 
+from fmgs_nerfstudio.checkpoints import CheckpointError, checkpoints, newest_whole_checkpoint, step_of, why_torn
 from fmgs_nerfstudio.data import FMGSDataManagerConfig, refuse_unready
 from fmgs_nerfstudio.fields.skinning import SkinningFieldConfig
+from fmgs_nerfstudio.files import atomic_path
 from fmgs_nerfstudio.modalities import RenderingConfig
 from fmgs_nerfstudio.model import FMGSModelConfig, default_n_vertices, refines_poses
 from fmgs_nerfstudio.objective import LossWeights
 from fmgs_nerfstudio.pipeline import FMGSPipelineConfig
 from fmgs_nerfstudio.requirements import insist
 from fmgs_nerfstudio.schedule import DecayConfig, Schedule
+from fmgs_nerfstudio.trainer import FMGSTrainer, start_from
 from fmgs_nerfstudio.viewer.address import with_our_defaults
 
 
@@ -38,8 +43,9 @@ class AdamConfig(AdamOptimizerConfig):
 
 @dataclass
 class FMGSTrainerConfig(TrainerConfig):
-    """nerfstudio's trainer. Paths are made absolute, so that ns-eval and ns-viewer work from any folder."""
+    """Training. Paths are made absolute, so that ns-eval and ns-viewer work from any folder."""
 
+    _target: type = field(default_factory=lambda: FMGSTrainer)
     pipeline: FMGSPipelineConfig = field(default_factory=FMGSPipelineConfig)
     """Pipeline."""
 
@@ -57,18 +63,25 @@ class FMGSTrainerConfig(TrainerConfig):
         """Read the capture before anything is written, and save the defaults that depend on it as numbers; and beside
         the configuration what an avatar needs of the capture, so that the run opens without it."""
         capture = self.resolve_defaults()
-        self.pipeline.datamanager.dataparser.kept = path = self.get_base_dir() / kept.FILE_NAME
-        kept.keep(capture, path)
-        super().save_config()
+        config = self.get_base_dir() / "config.yml"
+        self.pipeline.datamanager.dataparser.kept = config.with_name(kept.FILE_NAME)
+        try:
+            kept.keep(capture, config.with_name(kept.FILE_NAME))
+            with atomic_path(config) as path:
+                path.write_text(yaml.dump(self), encoding="utf-8")
+        except OSError as error:
+            sys.exit(f"\nerror: {config} cannot be written: {error}. --output-dir names another folder")
 
     def setup(self, **kwargs: Any) -> Trainer:
         self.resolve_defaults()
         return super().setup(**kwargs)
 
     def resolve_defaults(self) -> Capture:
-        """Read the capture, and fill what depends on it or on the length of the run: vertices, pose refinement, decays.
+        """Read the capture, and fill what depends on it, on the length of the run, or on a folder of checkpoints.
 
-        Raises SystemExit for packages of other versions or a capture that is not ready, ValueError for mixed precision.
+        Raises:
+            ValueError: mixed precision.
+            SystemExit: packages of other versions, a capture that is not ready, no whole checkpoint to go on from.
         """
         insist()
         if self.mixed_precision:
@@ -90,7 +103,26 @@ class FMGSTrainerConfig(TrainerConfig):
         for group in self.optimizers.values():
             if group["scheduler"] is not None and group["scheduler"].steps is None:
                 group["scheduler"].steps = self.max_num_iterations
+        try:
+            self.load_checkpoint = start_from(self)
+        except CheckpointError as error:
+            sys.exit(f"\nerror: {error}")
+        self.load_dir = self.load_step = None
         return capture
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """As a config.yml is read: ns-eval, ns-viewer and ns-render take what they find last in the run's folder, be it
+        torn or no checkpoint at all; then they are told the step of the newest whole one."""
+        self.__dict__.update(state)
+        folder = self.get_checkpoint_dir()
+        if not folder.is_dir() or self.load_dir is not None or self.load_step is not None:
+            return
+        found = checkpoints(folder)
+        if len(found) < len(list(folder.iterdir())) or (found and why_torn(found[0]) is not None):
+            try:
+                self.load_step = step_of(newest_whole_checkpoint(folder))
+            except CheckpointError as error:
+                CONSOLE.log(str(error), markup=False)
 
 
 def _group(lr: float, eps: float = 1e-15) -> dict[str, Any]:

@@ -26,7 +26,7 @@ import torch
 import tyro
 from rich.console import Console
 
-from fmgs_nerfstudio.files import atomic_path
+from fmgs_nerfstudio.files import atomic_path, write_image
 
 # The methods' weights of the priors. All are named in a row that changes one: the paper's lambda_n is three terms'.
 WEIGHTS = {
@@ -286,7 +286,7 @@ def _write_panel(out: Path, path: Path, rows: list[str], seed: int, count: int =
             cv2.putText(line, row, (6, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), 1, cv2.LINE_AA)
             lines.append(line)
     with atomic_path(path) as temporary:
-        cv2.imwrite(str(temporary), np.vstack(lines))
+        write_image(temporary, np.vstack(lines))
 
 
 if __name__ == "__main__":

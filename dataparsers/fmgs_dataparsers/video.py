@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import av
@@ -15,6 +13,7 @@ from av.error import FFmpegError
 
 from fmgs_dataparsers.files import CaptureError, check_solid, images_in
 from fmgs_nerfstudio.console import log
+from fmgs_nerfstudio.files import folder_beside, write_image
 from fmgs_nerfstudio.gate import PIXELS
 
 _IMAGE_FOLDERS = ("images", "image", "frames")
@@ -68,16 +67,14 @@ def extract_frames(video: Path, folder: Path) -> list[Path]:
         return images_in(folder)
     log(f"Writing the frames of {video.name} to {folder}, once")
     try:
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        temporary.chmod(0o755)  # mkdtemp's 0700 would lock other users out
-        try:
-            _write_frames(video, temporary)
-            (temporary / note.name).write_bytes(_stamp(video, temporary))
+        with folder_beside(folder) as aside:
+            written = aside / "frames"
+            written.mkdir()
+            _write_frames(video, written)
+            (written / note.name).write_bytes(_stamp(video, written))
             if folder.exists():
-                shutil.rmtree(folder)
-            os.replace(temporary, folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+                os.replace(folder, aside / "old")
+            os.replace(written, folder)
     except FFmpegError as error:
         raise CaptureError(f"{video} cannot be read as a video: {error}") from error
     except OSError as error:
@@ -95,7 +92,6 @@ def _stamp(video: Path, folder: Path) -> bytes:
 
 
 def _write_frames(video: Path, folder: Path) -> None:
-    quality = [cv2.IMWRITE_JPEG_QUALITY, 97]
     # FFmpeg takes a playlist of any name for a video, and opens what that names, on the network too.
     with av.open(
         str(video.absolute()), options={"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
@@ -114,6 +110,4 @@ def _write_frames(video: Path, folder: Path) -> None:
             if i == _FRAMES:
                 raise CaptureError(f"{video} has more than {_FRAMES:,} frames; cut it")
             turned = np.rot90(frame.to_ndarray(format="bgr24"), frame.rotation // 90)  # phones turn the picture
-            path = folder / f"{i:06d}.jpg"
-            if not cv2.imwrite(str(path), np.ascontiguousarray(turned), quality):
-                raise OSError(f"OpenCV could not write {path}")
+            write_image(folder / f"{i:06d}.jpg", turned, cv2.IMWRITE_JPEG_QUALITY, 97)

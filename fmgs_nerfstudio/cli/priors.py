@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import cv2
 import torch
 import tyro
 from fmgs_dataparsers.capture import Capture, CaptureError, Frame
@@ -19,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from fmgs_nerfstudio.cli.errors import in_one_line
-from fmgs_nerfstudio.files import atomic_path
+from fmgs_nerfstudio.files import atomic_path, write_image
 from fmgs_nerfstudio.maps.info import DepthKind, Kind, write_info
 from fmgs_nerfstudio.maps.maps import PriorsError, open_priors
 from fmgs_nerfstudio.priors.checkpoints import CheckpointError, Consent, find_weights
@@ -201,7 +200,7 @@ def _save(capture: Capture, frames: Sequence[Frame], report: PriorsReport, every
     chosen = frames[:: every or -(-len(frames) // _SHEET_ROWS)]
     sheet = contact_sheet(capture, chosen, {item.frame: item.warnings for item in report.frames})
     with atomic_path(root / "sheet.png") as path:
-        cv2.imwrite(str(path), sheet[..., ::-1])
+        write_image(path, sheet[..., ::-1])
     with atomic_path(root / "check.json") as path:
         path.write_text(json.dumps(report.summary(), indent=2) + "\n")
     print(f"See {root / 'sheet.png'}; numbers are in {root / 'check.json'}")

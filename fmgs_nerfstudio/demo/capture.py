@@ -18,7 +18,6 @@ import dataclasses
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -35,7 +34,7 @@ from fmgs_nerfstudio.demo.person import Person
 from fmgs_nerfstudio.demo.render import LIGHTS, LightName, Picture, PosedPerson
 from fmgs_nerfstudio.demo.skinned_surface import BODY
 from fmgs_nerfstudio.demo.studio import CAMERAS, TRAIN_CAMERA, noisy_motion, place_cameras, sample_motion
-from fmgs_nerfstudio.files import ensure_writable
+from fmgs_nerfstudio.files import ensure_writable, folder_beside, write_image
 from fmgs_nerfstudio.gate import read_json
 from fmgs_nerfstudio.maps.maps import (
     PriorsInfo,
@@ -169,8 +168,7 @@ class CaptureWriter:
     def _write_image(self, picture: Picture, name: str, stem: str) -> None:
         path = self.folder / name / f"{stem}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
-        if not cv2.imwrite(str(path), picture.rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95]):
-            raise OSError(f"OpenCV could not write {path}")
+        write_image(path, picture.rgb[..., ::-1], cv2.IMWRITE_JPEG_QUALITY, 95)
 
     def _write_truth(self, picture: Picture, name: str, stem: str) -> None:
         truth, file = self.folder / "ground_truth", f"{name}/{stem}.png"
@@ -179,8 +177,7 @@ class CaptureWriter:
         write_normal(truth / "normal" / file, picture.normal, bits=16)
         path = truth / "depth" / file
         path.parent.mkdir(parents=True, exist_ok=True)
-        if not cv2.imwrite(str(path), np.rint(picture.depth / _DEPTH_UNIT).astype(np.uint16)):
-            raise OSError(f"OpenCV could not write {path}")
+        write_image(path, np.rint(picture.depth / _DEPTH_UNIT).astype(np.uint16))
 
     def _write_priors(self, picture: Picture, mask: Array, name: str, stem: str, rng: np.random.Generator) -> None:
         if self.priors is None:
@@ -264,9 +261,8 @@ def make_capture(
             f"{out} is a folder that cannot be replaced while it is in use; name one in it: {out / 'capture'}"
         )
     ensure_writable(out.parent)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent, ignore_cleanup_errors=True) as scratch:
-        folder = Path(scratch) / "capture"
+    with folder_beside(out) as scratch:
+        folder = scratch / "capture"
         folder.mkdir()
         writer = CaptureWriter(folder, options)
         total, done = sum(len(views) for views in writer.views_of.values()), 0
@@ -286,7 +282,7 @@ def make_capture(
             cv2.setNumThreads(threads)
         writer.write_shared()
         if out.exists():
-            out.rename(Path(scratch) / "old")
+            out.rename(scratch / "old")
         folder.rename(out)
     return True
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.evaluation.runs import open_run
-from fmgs_nerfstudio.files import atomic_path
+from fmgs_nerfstudio.files import atomic_path, write_image
 from fmgs_nerfstudio.model import FMGSModel
 from fmgs_nerfstudio.pipeline import FMGSPipeline
 
@@ -31,7 +31,7 @@ def show_run(config: Path, sheet: Path, video: Path) -> None:
     """Write the picture sheet (PNG) and the turn-around (mp4) of the run with this `config.yml`."""
     pipeline = open_run(config, with_images=True).pipeline
     with atomic_path(sheet) as path:
-        cv2.imwrite(str(path), held_out_sheet(pipeline)[..., ::-1])
+        write_image(path, held_out_sheet(pipeline)[..., ::-1])
     frames = turnaround(pipeline)
     write_mp4(track(frames, "Turn-around", total=TURN_FRAMES), video, fps=24)
 

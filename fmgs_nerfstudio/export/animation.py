@@ -6,14 +6,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-import cv2
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from fmgs_nerfstudio.evaluation.pictures import Image, picture
-from fmgs_nerfstudio.files import atomic_path
+from fmgs_nerfstudio.files import atomic_path, write_image
 from fmgs_nerfstudio.frozen import FrozenAvatar
 from fmgs_nerfstudio.motion.motion import Motion
 from fmgs_nerfstudio.rendering import Camera
@@ -59,5 +58,5 @@ def write_pngs(frames: Iterator[Image], folder: Path) -> Iterator[Image]:
     """Write `000000.png` ... into a folder while the frames pass through."""
     for i, frame in enumerate(frames):
         with atomic_path(folder / f"{i:06d}.png") as path:
-            cv2.imwrite(str(path), frame[..., ::-1])
+            write_image(path, frame[..., ::-1])
         yield frame

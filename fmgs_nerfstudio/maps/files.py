@@ -14,7 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from fmgs_nerfstudio import gate
 from fmgs_nerfstudio.arrays import Array
-from fmgs_nerfstudio.files import atomic_path
+from fmgs_nerfstudio.files import atomic_path, write_image
 from fmgs_nerfstudio.gate import FileError
 from fmgs_nerfstudio.maps.classes import PALETTE
 from fmgs_nerfstudio.unpickle import open_array
@@ -81,8 +81,7 @@ def write_normal(path: Path, normal: Float[Array, "H W 3"], bits: Literal[8, 16]
     colour = np.rint((np.clip(normal, -1, 1) + 1) * (top / 2)).astype(dtype)
     colour[~np.any(normal, axis=-1)] = 0
     with atomic_path(path) as temporary:
-        if not cv2.imwrite(str(temporary), colour[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 3]):
-            raise OSError(f"OpenCV could not write {path}")
+        write_image(temporary, colour[..., ::-1], cv2.IMWRITE_PNG_COMPRESSION, 3)
 
 
 def read_normal(path: Path) -> Float[Array, "H W 3"]:

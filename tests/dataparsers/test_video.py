@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from fractions import Fraction
 from pathlib import Path
@@ -60,7 +61,11 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
 
 def test_a_disk_that_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_video(tmp_path / "clip.mp4", Person())
-    monkeypatch.setattr(cv2, "imwrite", lambda *args: False)
+
+    def write_bytes(path: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", write_bytes)
     with pytest.raises(
         CaptureError, match=r"cannot write the frames of .*clip\.mp4.*put the frames into .*images yourself"
     ):
