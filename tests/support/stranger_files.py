@@ -22,7 +22,8 @@ import numpy as np
 import torch
 from fmgs_dataparsers import easymocap, files, neuman
 from fmgs_dataparsers.capture import CaptureError
-from fmgs_dataparsers.masks import ArrayMask, HdfMask, ImageMask
+from fmgs_dataparsers.mask_folder import MaskFolder
+from fmgs_dataparsers.masks import HdfMask
 from fmgs_dataparsers.people_snapshot import _poses
 from fmgs_dataparsers.protocols import choose
 from fmgs_dataparsers.video import extract_frames
@@ -177,8 +178,8 @@ READERS = {
     "webp": Reader("0.webp", lambda p: cv2.imwrite(str(p), PICTURE), _image),
     "tiff": Reader("0.tif", lambda p: cv2.imwrite(str(p), PICTURE), _image),
     "bmp": Reader("0.bmp", lambda p: cv2.imwrite(str(p), PICTURE), _image),
-    "png mask": Reader("0.png", lambda p: cv2.imwrite(str(p), PICTURE[..., 0]), lambda p: _mask(ImageMask(p, "soft"))),
-    "npy mask": Reader("0.npy", lambda p: np.save(p, PICTURE[..., 0] > 9), lambda p: _mask(ArrayMask(p))),
+    "png mask": Reader("0.png", lambda p: cv2.imwrite(str(p), PICTURE[..., 0]), lambda p: _mask(MaskFolder([p]).mask(p))),
+    "npy mask": Reader("0.npy", lambda p: np.save(p, PICTURE[..., 0] > 9), lambda p: _mask(MaskFolder([p]).mask(p))),
     "prior depth": Reader("c/priors/depth/a/0.png", *_prior("depth", _NORMAL[..., 2] * 2), _PRIORS),
     "prior normal": Reader("c/priors/normal/a/0.png", *_prior("normal", _NORMAL), _PRIORS),
     "prior semantics": Reader("c/priors/semantics/a/0.png", *_prior("semantics", _LABELS), _PRIORS),
