@@ -38,7 +38,7 @@ NUMBERS = 2**24
 """Numbers of one array that becomes float64: poses of an hour of video."""
 SIDE, PIXELS = 16_384, 50_000_000
 """Longest side and area of an image: 8K video has 35, the best phones 50 million pixels."""
-_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "TIFF")
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 _READS = 1_000_000  # Pillow looks for a JPEG's next marker byte by byte
 _SCANS = 200  # of a JPEG: each costs a pass over all pixels; programs write 10 or so
 _EXIF_ORIENTATION = 0x0112

@@ -150,6 +150,8 @@ def _matrices(path: Path) -> dict[str, Any]:
 def _matrix(path: Path, name: str, node: dict[str, Any]) -> Array:
     rows, cols, data = entries(path, node, "rows", "cols", "data")
     try:
-        return stack(path, name, data).reshape(int(rows), int(cols))
+        # OpenCV's words for what is no number: .Nan, .Inf, -.Inf
+        words = [word.replace(".N", "n").replace(".I", "i") if isinstance(word, str) else word for word in data]
+        return stack(path, name, words).reshape(int(rows), int(cols))
     except (TypeError, ValueError) as error:
         raise CaptureError(f"{path}: {name} is no matrix of {rows} x {cols}: {error}") from error

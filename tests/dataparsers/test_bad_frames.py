@@ -117,23 +117,10 @@ def test_the_prior_maps_mask_stands_in(tmp_path: Path) -> None:
     assert np.array_equal(capture.mask(capture.splits["train"][2]), mask(2))
 
 
-@pytest.mark.parametrize(
-    ("folder", "told"),
-    [
-        ("images", "image_0001.png cannot be read as an image"),
-        ("priors/semantics/camera", "Delete it and run the estimator again"),
-    ],
-)
-def test_corruption_inside_a_file_does_not_stop_training(
-    folder: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_corruption_inside_a_file_does_not_stop_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Opening looks at the ends of images; what is broken between is told, once, and skipped when its turn comes."""
-    person = Person()
-    instant_avatar(tmp_path, person)
-    writer = PriorsWriter(tmp_path, PriorsInfo(estimator="test", licence="none"))
-    for i in range(person.n):
-        writer.write("semantics", "camera", f"image_{i:04d}", np.ones((HEIGHT, WIDTH), np.uint8))
-    path = tmp_path / folder / "image_0001.png"
+    instant_avatar(tmp_path, Person())
+    path = tmp_path / "images" / "image_0001.png"
     content = bytearray(path.read_bytes())
     content[50:-20] = bytes(len(content) - 70)
     path.write_bytes(content)
@@ -142,7 +129,7 @@ def test_corruption_inside_a_file_does_not_stop_training(
     frames = FrameCache(dataset.get_data, len(dataset), megabytes=1)
     capsys.readouterr()
     assert [frames.first([1, 2], ahead=[3])[0], frames.first([1, 3])[0], frames.first([0, 1])[0]] == [2, 3, 0]
-    assert without_places(capsys).count(told) == 1
+    assert without_places(capsys).count("image_0001.png cannot be read as an image") == 1
     with pytest.raises(CaptureError, match=r"none of 1 images .* can be decoded: .*image_0001\.png cannot"):
         frames.first([1])
 

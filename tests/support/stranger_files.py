@@ -69,6 +69,10 @@ def _mask(mask: Any) -> Any:
     return mask.size(), mask.read()
 
 
+def _folder_mask(path: Path) -> Any:
+    return _mask(MaskFolder([path]).mask(path))
+
+
 def _split(path: Path) -> Any:
     return choose("auto", "last-fifth", path.parent, ["a"], 1)
 
@@ -178,8 +182,8 @@ READERS = {
     "webp": Reader("0.webp", lambda p: cv2.imwrite(str(p), PICTURE), _image),
     "tiff": Reader("0.tif", lambda p: cv2.imwrite(str(p), PICTURE), _image),
     "bmp": Reader("0.bmp", lambda p: cv2.imwrite(str(p), PICTURE), _image),
-    "png mask": Reader("0.png", lambda p: cv2.imwrite(str(p), PICTURE[..., 0]), lambda p: _mask(MaskFolder([p]).mask(p))),
-    "npy mask": Reader("0.npy", lambda p: np.save(p, PICTURE[..., 0] > 9), lambda p: _mask(MaskFolder([p]).mask(p))),
+    "png mask": Reader("0.png", lambda p: cv2.imwrite(str(p), PICTURE[..., 0]), _folder_mask),
+    "npy mask": Reader("0.npy", lambda p: np.save(p, PICTURE[..., 0] > 9), _folder_mask),
     "prior depth": Reader("c/priors/depth/a/0.png", *_prior("depth", _NORMAL[..., 2] * 2), _PRIORS),
     "prior normal": Reader("c/priors/normal/a/0.png", *_prior("normal", _NORMAL), _PRIORS),
     "prior semantics": Reader("c/priors/semantics/a/0.png", *_prior("semantics", _LABELS), _PRIORS),
