@@ -6,8 +6,12 @@ import re
 import struct
 import zipfile
 from pathlib import Path
+from typing import Any
 
+import torch
 from nerfstudio.utils.rich_utils import CONSOLE
+
+from fmgs_nerfstudio.gate import FAILURES
 
 _NAME = re.compile(r"step-(\d{9,})\.ckpt")
 _LARGEST = 4 << 30
@@ -69,6 +73,18 @@ def why_torn(path: Path) -> str | None:
         return "torn: it does not end as a checkpoint does"
     except (OSError, EOFError, ValueError, OverflowError, RuntimeError, struct.error) as error:
         return f"cannot be read ({error})"
+
+
+def read_checkpoint(path: Path) -> Any:
+    """The content of a checkpoint, on the CPU: data alone, nothing in it runs.
+
+    Raises:
+        CheckpointError: it is none.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FAILURES as error:
+        raise CheckpointError(f"{path} cannot be read as a checkpoint: {error}") from error
 
 
 def _damage(path: Path, size: int) -> str | None:

@@ -46,6 +46,7 @@ class Steps:
         self.camera, batch = bench.enlarged_frame()
         # As the data manager gives it, without the decoding.
         on_device = {k: v.to(self.model.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+        pipeline.datamanager.drawn = pipeline.datamanager.train_dataset.frames[0]
         pipeline.datamanager.next_train = lambda step: (self.camera, dict(on_device))
 
     def __call__(self, log: bool = False) -> None:

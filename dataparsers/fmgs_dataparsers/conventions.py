@@ -134,7 +134,7 @@ def rotation(matrix: Array) -> Float[Array, "3 3"]:
     given = np.asarray(matrix, np.float64).reshape(3, 3)
     u, _, vt = np.linalg.svd(given)
     nearest = u @ np.diag([1, 1, np.linalg.det(u @ vt)]) @ vt
-    return nearest if np.abs(nearest - given).max() < 0.01 else given
+    return nearest if np.abs(nearest - given).max() < 0.05 else given
 
 
 def world_to_camera(R: Array, T: Array) -> Float[Array, "4 4"]:

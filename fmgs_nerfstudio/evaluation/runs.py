@@ -10,7 +10,7 @@ import torch
 from fmgs_dataparsers import kept
 from fmgs_dataparsers.capture import CaptureError
 
-from fmgs_nerfstudio.checkpoints import CheckpointError, newest_whole_checkpoint
+from fmgs_nerfstudio.checkpoints import CheckpointError, newest_whole_checkpoint, read_checkpoint
 from fmgs_nerfstudio.evaluation.config_file import RunError as RunError
 from fmgs_nerfstudio.evaluation.config_file import line_of, read_config
 from fmgs_nerfstudio.maps.maps import PriorsError
@@ -118,7 +118,7 @@ def _find_capture(path: Path, config: FMGSTrainerConfig, data: Path | None) -> N
 
 def _load(pipeline: FMGSPipeline, checkpoint: Path) -> None:
     try:
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        state = read_checkpoint(checkpoint)
         if not isinstance(step := state["step"], int):
             raise ValueError(f"its step is a {type(step).__name__}")
         pipeline.load_pipeline(state["pipeline"], step)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -26,6 +27,8 @@ class ConditionedMLP(nn.Module):
         self.out = nn.Linear(hidden_dim, out_dim)
 
     def forward(self, x: Float[Tensor, "N I"], condition: Float[Tensor, "C"] | None = None) -> Float[Tensor, "N O"]:
-        bias = self.first.bias if self.condition is None else self.first.bias + self.condition(condition)
+        bias = self.first.bias
+        if self.condition is not None and condition is not None:
+            bias = torch.addmv(bias, self.condition.weight, condition)
         hidden = [(layer.weight, layer.bias) for layer in self.hidden if isinstance(layer, nn.Linear)]
         return perceptron(x, [(self.first.weight, bias), *hidden, (self.out.weight, self.out.bias)])

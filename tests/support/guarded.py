@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 SECONDS, BYTES = 5.0, 2**30
 _PATIENCE = 300  # seconds by the wall clock for a child, on a machine that does much else
 _REPOSITORY = Path(__file__).parents[2]
@@ -98,6 +100,7 @@ def in_child(function: Callable[[], Any]) -> Any:
             resource.setrlimit(resource.RLIMIT_AS, (size + BYTES, size + BYTES))
             signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends what waits inside a library, too
             signal.alarm(_PATIENCE)
+            torch.set_num_threads(1)  # a fork has none of the threads that its OpenMP would wait for
             answer = pickle.dumps((True, function()))
         except BaseException as error:
             answer = pickle.dumps((False, f"{type(error).__name__}: {error}"))

@@ -56,7 +56,8 @@ class Training:
             "ns-train", "fmgs-avatar", "--data", str(self.folder / "CoreView_1"),
             "--output-dir", str(out or self.folder / "out"), "--timestamp", name, "--vis", "tensorboard",
             "--max-num-iterations", str(STEPS), "--steps-per-save", str(INTERVAL), "--steps-per-eval-image=0",
-            "--logging.local-writer.enable", "False", "--pipeline.model.schedule.skinning-fit-steps", "5",
+            "--logging.local-writer.enable", "False", "--pipeline.datamanager.check-fit", "False",
+            "--pipeline.model.schedule.skinning-fit-steps", "5",
         ]  # fmt: skip
 
     def ns_train(self, name: str, out: Path | None = None) -> Work:

@@ -20,6 +20,7 @@ import h5py
 import joblib
 import numpy as np
 import torch
+import yaml
 from fmgs_dataparsers import easymocap, files, neuman
 from fmgs_dataparsers.capture import CaptureError
 from fmgs_dataparsers.mask_folder import MaskFolder
@@ -30,10 +31,15 @@ from fmgs_dataparsers.video import extract_frames
 from support.known_person import ASSET
 
 from fmgs_nerfstudio.body import BodyModel
+from fmgs_nerfstudio.checkpoints import CheckpointError as TornError
+from fmgs_nerfstudio.checkpoints import read_checkpoint, why_torn
+from fmgs_nerfstudio.evaluation.config_file import RunError
+from fmgs_nerfstudio.evaluation.config_file import read_config as read_run
 from fmgs_nerfstudio.maps.files import PriorsError
 from fmgs_nerfstudio.maps.info import PriorsInfo, read_info, write_info
 from fmgs_nerfstudio.maps.labels import label_table
 from fmgs_nerfstudio.maps.maps import PngPriors, PriorsWriter, SapiensPriors, SapiensWriter
+from fmgs_nerfstudio.method import fmgs_avatar
 from fmgs_nerfstudio.motion.motion import MotionError
 from fmgs_nerfstudio.motion.readers import read_motion
 from fmgs_nerfstudio.priors.checkpoints import CheckpointError
@@ -75,6 +81,12 @@ def _folder_mask(path: Path) -> Any:
 
 def _split(path: Path) -> Any:
     return choose("auto", "last-fifth", path.parent, ["a"], 1)
+
+
+def _checkpoint(path: Path) -> Any:
+    if reason := why_torn(path):
+        raise TornError(f"{path}: {reason}")
+    return read_checkpoint(path)
 
 
 def _config(path: Path) -> Any:
@@ -142,7 +154,7 @@ _NORMAL = np.dstack([np.zeros((6, 8, 2)), np.ones((6, 8))]).astype(np.float32)
 _COLMAP = "# images\n1 1 0 0 0 0 0 0 1 a.png\n3.0 4.0 -1\n"
 _MOTION = {"poses": np.full((4, 156), 0.1), "trans": np.zeros((4, 3)), "mocap_framerate": 60.0}
 _AIST = {"smpl_poses": np.zeros((4, 72)), "smpl_trans": np.zeros((4, 3)), "smpl_scaling": np.array([90.0])}
-_PRIORS = (PriorsError,)
+_PRIORS, _TORN = (PriorsError,), (TornError,)
 _XZ: Any = ("xz", 3)
 _LABELS = np.ones((6, 8), np.uint8)
 _NO_FILES = (
@@ -162,6 +174,8 @@ READERS = {
     "priors.json": Reader("priors.json", lambda p: write_info(p, INFO), read_info, _PRIORS),
     "label map": Reader("map.json", _write_json({"x": "Hair"}), lambda p: label_table({0: "x"}, p), (ValueError,)),
     "network's config": Reader("config.json", _write_json({"a": 1}), _config, (CheckpointError,)),
+    "config.yml": Reader("config.yml", lambda p: p.write_text(yaml.dump(fmgs_avatar.config)), read_run, (RunError,)),
+    "checkpoint": Reader("step-000000004.ckpt", lambda p: torch.save({"a": torch.ones(3, 4)}, p), _checkpoint, _TORN),
     "yaml of OpenCV": Reader("intri.yml", _write_yaml, easymocap._matrices),
     "people of EasyMocap": Reader("0.json", _write_json([{"id": 0, "Rh": [[0, 0, 0]]}]), easymocap._people),
     "text of COLMAP": Reader("images.txt", lambda p: p.write_text(_COLMAP), neuman._extrinsics, stands=("empty",)),

@@ -210,7 +210,7 @@ def test_a_frame_that_cannot_be_had_is_a_message(model: FMGSModel, state: Viewer
     rendered = outputs(model)
     state.frame_overlay = FrameOverlay("Camera_B1", amount=0.5)
     assert torch.equal(outputs(model)["rgb"], rendered["rgb"])
-    assert ".jpg cannot be read" in state.message
+    assert ".jpg is missing" in state.message
     write_motion(tmp_path / "walk.npz")
     state.load_motion(str(tmp_path / "walk.npz"))
     outputs(model)
