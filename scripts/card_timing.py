@@ -20,11 +20,11 @@ from nerfstudio.engine.trainer import Trainer
 from nerfstudio.utils import writer
 from torch import Tensor
 
+from fmgs_nerfstudio import modalities
 from fmgs_nerfstudio import model as model_module
 from fmgs_nerfstudio.frozen import FrozenAvatar
 from fmgs_nerfstudio.model import FMGSModel
-from fmgs_nerfstudio.rendering import Camera, Layer
-from fmgs_nerfstudio.rendering.rasterize import _OF_SURFELS  # pyright: ignore[reportPrivateUsage]
+from fmgs_nerfstudio.rendering import Camera, Layer, rasterize_finer
 
 _RUN, _FROM = 3000, 2000  # every loss and part is on
 
@@ -212,23 +212,22 @@ def _waits(bench: Bench, step: Steps) -> dict[str, int]:
 def _rasterizer(bench: Bench, step: Steps) -> dict[str, float]:
     """The rasteriser on what a step gives it, forward and with its backward pass; products of small matrices."""
     device, caught = bench.options.device, []
-    draw = _OF_SURFELS[device]
 
-    def catching(layers: Any, camera: Camera) -> list[Tensor]:
-        caught.append((layers, camera))
-        return draw(layers, camera)
+    def catching(layers: Any, camera: Camera, factor: int) -> list[Tensor]:
+        caught.append((layers, camera, factor))
+        return rasterize_finer(layers, camera, factor)
 
-    _OF_SURFELS[device] = catching
+    modalities.rasterize_finer = catching
     try:
         step()
     finally:
-        _OF_SURFELS[device] = draw
-    layers, camera = caught[0]
+        modalities.rasterize_finer = rasterize_finer
+    layers, camera, factor = caught[0]
 
     def once(chosen: list[Layer], backward: bool) -> None:
         # Layers that share a tensor go on sharing it.
         leaves = {id(x): x.detach().requires_grad_(backward) for layer in chosen for x in layer}
-        images = draw([Layer(*(leaves[id(x)] for x in layer)) for layer in chosen], camera)
+        images = rasterize_finer([Layer(*(leaves[id(x)] for x in layer)) for layer in chosen], camera, factor)
         if backward:
             torch.autograd.backward(images, [torch.ones_like(image) for image in images])
 

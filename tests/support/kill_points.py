@@ -123,10 +123,10 @@ def fill_writer(work_on: Callable[[Path], Work], folder: Path, size: int) -> Fou
 
 def writers(folder: Path, run: Path) -> dict[str, Found]:
     """Every command that writes files; `run` is a trained one."""
-    result = report.evaluate(report.open_run(run), 1, 1)
+    result = report.evaluate(report.open_run(run, with_images=True), 1, 1)
     report.evaluate = lambda *arguments: result  # pyright: ignore[reportAttributeAccessIssue]
     avatar = SimpleNamespace(pipeline=None, model=small_avatar(), folder=folder)
-    export.open_run = animate.open_run = lambda run: avatar  # pyright: ignore[reportAttributeAccessIssue]
+    export.open_run = animate.open_run = lambda run, data: avatar  # pyright: ignore[reportAttributeAccessIssue]
     PRESETS["ci"] = Preset(96, 0, 4, 1, 1, ("Camera_B2",))
 
     def export_to(out: Path) -> Work:
