@@ -94,12 +94,18 @@ def _stamp(video: Path, folder: Path) -> bytes:
 def _write_frames(video: Path, folder: Path) -> None:
     # FFmpeg takes a playlist of any name for a video, and opens what that names, on the network too.
     with av.open(
-        str(video.absolute()), options={"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
+        str(video.absolute()),
+        options={"format_whitelist": _FORMATS, "protocol_whitelist": "file"},
+        metadata_errors="replace",
     ) as container:
         if not container.streams.video:
             raise CaptureError(f"{video} has no pictures in it; copy it again from its source")
-        container.streams.video[0].codec_context.options = {"max_pixels": str(PIXELS)}
-        curve = _HDR.get(container.streams.video[0].codec_context.color_trc)
+        # None where FFmpeg knows no decoder, though its types do not say so.
+        codec: av.VideoCodecContext | None = container.streams.video[0].codec_context
+        if codec is None:
+            raise CaptureError(f"{video} is in a form that FFmpeg does not decode; convert it to H.264")
+        codec.options = {"max_pixels": str(PIXELS)}
+        curve = _HDR.get(codec.color_trc)
         if curve is not None:
             other = video.with_name(f"{video.stem}_sdr.mp4")
             raise CaptureError(
