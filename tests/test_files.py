@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from support.killing import small_disk
 
-from fmgs_nerfstudio.files import atomic_path, folder_beside, remove_abandoned, write_image
+from fmgs_nerfstudio.files import atomic_path, folder_beside, remove_abandoned, write_array, write_image
 
 # A writer that says where it writes and then waits: to be killed.
 WRITER = """
@@ -97,6 +97,14 @@ def test_an_image_that_does_not_fit_to_the_last_block_is_an_error(tmp_path: Path
         with atomic_path(path) as temporary:
             write_image(temporary, noise[:100])
         np.testing.assert_array_equal(np.asarray(Image.open(path)), noise[:100, :, ::-1])
+
+
+def test_a_full_disk_is_told_of_an_array(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No space left"):
+        write_array(Path("/dev/full"), np.zeros(100_000))
+    values = np.arange(6.0).reshape(2, 3)
+    write_array(tmp_path / "values.npy", values)
+    np.testing.assert_array_equal(np.load(tmp_path / "values.npy"), values)
 
 
 def test_a_folder_aside_is_gone_after_an_error(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from fmgs_dataparsers.files import inside
 from fmgs_dataparsers.parser import open_capture
 from nerfstudio.utils.rich_utils import CONSOLE
 from rich.console import Console
-from support.guarded import BYTES, allowed, in_child, measured
+from support.guarded import BYTES, SECONDS, in_child, measured
 from support.known_person import Person
 from support.layout_capture import arah, easymocap
 from support.silhouette_capture import content, write_content
@@ -101,7 +101,7 @@ def test_a_bad_file_costs_its_frame(capture: Path, tmp_path: Path, place: str, b
     assert n == (4 if place == "depth" else 3)
     absent = place == "depth" and bad in ("a pipe", "endless")  # no file, and so no map of this frame
     assert absent or any(path.stem in line for line in told), told
-    assert seconds < allowed()
+    assert seconds < SECONDS
     assert size < BYTES
 
 

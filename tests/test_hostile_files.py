@@ -1,4 +1,4 @@
-"""Files of strangers: each is read rightly or refused by its name, within 5 s and 1 GiB, and nothing runs or strays.
+"""Files of strangers: each is read rightly or refused by its name, in the end and within 1 GiB; nothing runs or strays.
 
 Every reader (`support/stranger_files.py`) meets the same mutations, which hypothesis chooses, always the same ones;
 what was once found to break a reader, and what is made to break one, is a bomb with a name.
@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from nerfstudio.utils.rich_utils import CONSOLE
-from support.guarded import BYTES, SECONDS, allowed, in_child, measured
+from support.guarded import BYTES, SECONDS, in_child, measured
 from support.stranger_files import READERS, Reader
 
 CASES = 60
@@ -39,7 +39,7 @@ def verdict(reader: Reader, path: Path, folder: Path, must_fail: bool = False) -
         wrong = f"went out of its folder: {outcome.strayed[:3]}"
     elif (folder / "canary").exists():
         wrong = "ran code"
-    elif outcome.seconds > SECONDS and outcome.seconds > allowed():
+    elif outcome.seconds > SECONDS:
         wrong = f"took {outcome.seconds:.1f} s"
     elif outcome.bytes > BYTES:
         wrong = f"took {outcome.bytes / 2**20:.0f} MiB"

@@ -34,7 +34,7 @@ from fmgs_nerfstudio.demo.person import Person
 from fmgs_nerfstudio.demo.render import LIGHTS, LightName, Picture, PosedPerson
 from fmgs_nerfstudio.demo.skinned_surface import BODY
 from fmgs_nerfstudio.demo.studio import CAMERAS, TRAIN_CAMERA, noisy_motion, place_cameras, sample_motion
-from fmgs_nerfstudio.files import ensure_writable, folder_beside, write_image
+from fmgs_nerfstudio.files import ensure_writable, folder_beside, write_array, write_image
 from fmgs_nerfstudio.gate import read_json
 from fmgs_nerfstudio.maps.maps import (
     PriorsInfo,
@@ -198,7 +198,7 @@ class CaptureWriter:
         ):
             path = self.folder / folder / f"{frame}.npy"
             path.parent.mkdir(parents=True, exist_ok=True)
-            np.save(path, content)
+            write_array(path, content)
 
     def write_shared(self) -> None:
         """Cameras, body model, protocol, and the truth that is not per image."""
@@ -211,7 +211,7 @@ class CaptureWriter:
             },
             "ims": [{"ims": [f"{name}/{frame:06d}.jpg" for name in names]} for frame in range(len(self.exact))],
         }  # fmt: skip
-        np.save(self.folder / "annots.npy", np.array(annots))
+        write_array(self.folder / "annots.npy", np.array(annots))
         shutil.copyfile(BODY, self.folder / "SMPL_NEUTRAL.npz")
         (self.folder / "protocol.json").write_text(json.dumps(self.protocol, indent=2) + "\n")
         truth, exact = self.folder / "ground_truth", self.exact

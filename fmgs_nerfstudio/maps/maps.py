@@ -26,7 +26,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from fmgs_nerfstudio.arrays import Array
-from fmgs_nerfstudio.files import atomic_path
+from fmgs_nerfstudio.files import atomic_path, write_array
 from fmgs_nerfstudio.maps.classes import NUM_CLASSES
 from fmgs_nerfstudio.maps.files import (
     PriorsError,
@@ -214,7 +214,7 @@ class SapiensWriter:
         }[kind]
         values = values > 0.5 if kind == "mask" else values
         with atomic_path(self.root / folder / camera / name) as temporary:
-            np.save(temporary, values.astype(dtype))
+            write_array(temporary, values.astype(dtype))
 
 
 def _goliath(labels: Array, info: PriorsInfo, path: Path) -> UInt8[Array, "H W"]:
