@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from fmgs_nerfstudio.fields.mlp import ConditionedMLP
+from fmgs_nerfstudio.kernels.perceptron import perceptron
 from fmgs_nerfstudio.parameters import Parameters, TrainedPart
 
 
@@ -65,7 +67,8 @@ class GeometryField(TrainedPart):
         return [Parameters.of(part, "geometry", module) for part, module in parts.items()]
 
     def forward(self, f_g: Float[Tensor, "N D"], Z_p: Float[Tensor, "L"]) -> GeometryResidual:
-        h = self.trunk(f_g, Z_p).relu()
-        return GeometryResidual(
-            self.displacement(h) * self.displacement_unit, self.scale(h), self.rotation(h), self.z(h)
-        )
+        heads = (self.displacement, self.scale, self.rotation, self.z)
+        last = torch.cat([head.weight for head in heads]), torch.cat([head.bias for head in heads])
+        outputs = perceptron(f_g, [*self.trunk.layers(Z_p), last])
+        d, s, r, z_g = outputs.split([head.out_features for head in heads], dim=1)
+        return GeometryResidual(d * self.displacement_unit, s, r, z_g)

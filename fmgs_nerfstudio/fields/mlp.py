@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fmgs_nerfstudio.kernels.perceptron import perceptron
+from fmgs_nerfstudio.kernels.perceptron import Layer, perceptron
 
 
 class ConditionedMLP(nn.Module):
@@ -26,9 +26,13 @@ class ConditionedMLP(nn.Module):
         self.hidden = nn.Sequential(*(layer for a, b in pairwise(widths) for layer in (nn.Linear(a, b), nn.ReLU())))
         self.out = nn.Linear(hidden_dim, out_dim)
 
-    def forward(self, x: Float[Tensor, "N I"], condition: Float[Tensor, "C"] | None = None) -> Float[Tensor, "N O"]:
+    def layers(self, condition: Float[Tensor, "C"] | None = None) -> list[Layer]:
+        """All layers under this condition, as `perceptron` takes them."""
         bias = self.first.bias
         if self.condition is not None and condition is not None:
             bias = torch.addmv(bias, self.condition.weight, condition)
         hidden = [(layer.weight, layer.bias) for layer in self.hidden if isinstance(layer, nn.Linear)]
-        return perceptron(x, [(self.first.weight, bias), *hidden, (self.out.weight, self.out.bias)])
+        return [(self.first.weight, bias), *hidden, (self.out.weight, self.out.bias)]
+
+    def forward(self, x: Float[Tensor, "N I"], condition: Float[Tensor, "C"] | None = None) -> Float[Tensor, "N O"]:
+        return perceptron(x, self.layers(condition))

@@ -45,7 +45,7 @@ class _Mask8Model(models.PrimitiveModel):
         super().__init__(manager, numba_type, _MASKS)
 
 
-def _instruction(definition: Callable[..., object]) -> Callable[..., Any]:
+def instruction(definition: Callable[..., object]) -> Callable[..., Any]:
     """numba's `intrinsic`; type checkers then see what is called, not the typing context that numba adds."""
     return cast(Callable[..., Any], intrinsic(definition))
 
@@ -72,12 +72,12 @@ def _calling(function):
     return implementation
 
 
-def _define_arithmetic(python_operator, instruction: str) -> None:
-    @_instruction
+def _define_arithmetic(python_operator, name: str) -> None:
+    @instruction
     def apply(typing_context, a, b):
         def codegen(context, builder, signature, arguments):
             x, y = (_lanes(context, builder, *pair) for pair in zip(arguments, signature.args, strict=True))
-            return getattr(builder, instruction)(x, y)
+            return getattr(builder, name)(x, y)
 
         return float32x8(a, b), codegen
 
@@ -87,7 +87,7 @@ def _define_arithmetic(python_operator, instruction: str) -> None:
 
 
 def _define_comparison(python_operator, symbol: str) -> None:
-    @_instruction
+    @instruction
     def apply(typing_context, a, b):
         def codegen(context, builder, signature, arguments):
             x, y = (_lanes(context, builder, *pair) for pair in zip(arguments, signature.args, strict=True))
@@ -118,7 +118,7 @@ for _operator, _symbol in (
     _define_comparison(_operator, _symbol)
 
 
-@_instruction
+@instruction
 def _both(typing_context, a, b):
     def codegen(context, builder, signature, arguments):
         return builder.and_(*arguments)
@@ -131,7 +131,7 @@ def _and(a, b):
     return _calling(_both) if a == b == mask8 else None
 
 
-@_instruction
+@instruction
 def where(typing_context, mask, a, b):
     """`a` in the lanes where the mask holds, `b` elsewhere; scalars stand for eight equal lanes."""
 
@@ -142,7 +142,7 @@ def where(typing_context, mask, a, b):
     return float32x8(mask8, a, b), codegen
 
 
-@_instruction
+@instruction
 def any_lane(typing_context, mask):
     """Does the mask hold in any lane?"""
 
@@ -153,7 +153,7 @@ def any_lane(typing_context, mask):
     return types.boolean(mask8), codegen
 
 
-@_instruction
+@instruction
 def splat(typing_context, scalar):
     """Eight equal lanes."""
 
@@ -163,7 +163,7 @@ def splat(typing_context, scalar):
     return float32x8(scalar), codegen
 
 
-@_instruction
+@instruction
 def ramp(typing_context):
     """The lanes 0, 1, ..., 7."""
 
@@ -178,7 +178,7 @@ def _pointer(context, builder, array_type, array, index):
     return builder.bitcast(builder.gep(data, [index]), _FLOATS.as_pointer())
 
 
-@_instruction
+@instruction
 def load(typing_context, array, index):
     """Lanes `array[index : index + 8]` of a contiguous float32 vector; no bounds are checked."""
 
@@ -190,7 +190,7 @@ def load(typing_context, array, index):
     return float32x8(array, types.intp), codegen
 
 
-@_instruction
+@instruction
 def store(typing_context, array, index, value):
     """`array[index : index + 8] = value` for a contiguous float32 vector; no bounds are checked."""
 
@@ -202,7 +202,7 @@ def store(typing_context, array, index, value):
     return types.void(array, types.intp, float32x8), codegen
 
 
-@_instruction
+@instruction
 def prefetch(typing_context, array, index):
     """Ask for the cache line of `array[index]`, to be read soon."""
 
@@ -223,7 +223,7 @@ def prefetch(typing_context, array, index):
 _EXP2 = (1.0, 0.6931469776, 0.2402224209, 0.05550733743, 0.00967151264, 0.00132647272)
 
 
-@_instruction
+@instruction
 def exp_negative(typing_context, x):
     """e^x for -87 <= x <= 0, relative error below 3e-7."""
 
@@ -243,7 +243,7 @@ def exp_negative(typing_context, x):
     return float32x8(float32x8), codegen
 
 
-@_instruction
+@instruction
 def lane_sums(typing_context, a, b, c, d, e, f, g, h):
     """Lane i of the result is the sum over the lanes of the i-th argument."""
 
