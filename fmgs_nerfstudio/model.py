@@ -34,6 +34,7 @@ from fmgs_nerfstudio.fields.pose_encoder import PoseEncoder, PoseEncoderConfig
 from fmgs_nerfstudio.fields.skinning import SkinningField, SkinningFieldConfig, SurfaceWeights, blend, fit_to_surface
 from fmgs_nerfstudio.fields.volumes import FeatureVolume
 from fmgs_nerfstudio.judge.prior_maps import priors_at_hand, share_of_priors
+from fmgs_nerfstudio.kernels.threads import one_torch_thread
 from fmgs_nerfstudio.maps.maps import Kind
 from fmgs_nerfstudio.metrics.image import image_metrics
 from fmgs_nerfstudio.metrics.lpips import available_lpips
@@ -175,6 +176,7 @@ class FMGSModel(Model):
 
     # --- one training step, top to bottom ---------------------------------------------------------------------------
 
+    @one_torch_thread()
     def get_outputs(self, camera: Cameras) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Render one camera (nerfstudio's `Cameras` of shape [1]); see `compose_outputs` for the maps."""
         view = Camera.from_nerfstudio(camera).to(self.device)

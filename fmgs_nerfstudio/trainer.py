@@ -25,6 +25,7 @@ from torch import Tensor
 
 from fmgs_nerfstudio.checkpoints import CheckpointError, newest_whole_checkpoint, step_of, why_torn
 from fmgs_nerfstudio.files import atomic_path, folder_beside, to_disk
+from fmgs_nerfstudio.kernels.threads import one_torch_thread
 from fmgs_nerfstudio.pipeline import FMGSPipeline
 from fmgs_nerfstudio.signals import Stopped, StopSignals
 
@@ -140,7 +141,8 @@ class FMGSTrainer(Trainer):
         Raises:
             NotFiniteError: see `LossWatch`.
         """
-        loss, losses, metrics = super().train_iteration(step)
+        with one_torch_thread():
+            loss, losses, metrics = super().train_iteration(step)
         drawn = self.pipeline.datamanager.drawn
         self.losses.add(step, f"{drawn.camera}/{drawn.stem}", {"their sum": loss, **losses})
         if step_check(step, self.config.logging.steps_per_log, run_at_zero=True) or len(self.losses) >= _MOST_WAITING:
