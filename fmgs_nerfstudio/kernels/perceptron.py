@@ -13,13 +13,14 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.kernels.perceptron_kernels import BLOCK, backward, forward
-from fmgs_nerfstudio.kernels.tiles import ROWS, padded
+from fmgs_nerfstudio.kernels.tiles import ROWS, WIDTH
 
 Layer: TypeAlias = tuple[Float[Tensor, "O I"], Float[Tensor, "O"]]
 """Weight and bias."""
@@ -52,10 +53,11 @@ class _PerceptronOnCpu(torch.autograd.Function):
         widths = np.array([x.shape[1], *(weight.shape[0] for weight in parameters[::2])])
         keep, shares = any(ctx.needs_input_grad), _shares(len(x))
         rows = -(-len(x) // ROWS) * ROWS if keep else shares * BLOCK
-        inputs = np.empty((rows, padded(widths[:-1]).sum()), np.float32)
+        inputs = np.empty((rows, _padded(widths[:-1]).sum()), np.float32)
+        starts = _starts(widths[:-1] * _padded(widths[1:]))
         flat = torch.cat([tensor.detach().flatten() for tensor in parameters])
         y = x.new_empty(len(x), widths[-1])
-        forward(x.detach().contiguous().numpy(), widths, flat.numpy(), inputs, keep, y.numpy(), shares)
+        forward(x.detach().contiguous().numpy(), widths, flat.numpy(), starts, inputs, keep, y.numpy(), shares)
         ctx.widths, ctx.inputs, ctx.flat, ctx.shapes = widths, inputs, flat, [tensor.shape for tensor in parameters]
         return y
 
@@ -70,8 +72,11 @@ def _gradients(ctx: Any, grad: Float[Tensor, "N O"]) -> tuple[Tensor | None, ...
     grad, shares = grad.contiguous(), _shares(len(grad))
     of_x = grad.new_empty(len(grad) if needs_x else 0, ctx.widths[0])
     of_parameters = torch.zeros_like(ctx.flat)
+    i, o = ctx.widths[:-1], ctx.widths[1:]
+    starts = _starts(o * _padded(i))
+    sums_at = _starts((_padded(o, ROWS) * _padded(i) + _padded(o)) * any(needs))
     backward(
-        *(grad.numpy(), ctx.widths, ctx.flat.numpy(), ctx.inputs, needs_x, any(needs)),
+        *(grad.numpy(), ctx.widths, ctx.flat.numpy(), starts, sums_at, ctx.inputs, needs_x, any(needs)),
         *(of_x.numpy(), of_parameters.numpy(), shares),
     )
     parts = of_parameters.split([shape.numel() for shape in ctx.shapes])
@@ -80,3 +85,11 @@ def _gradients(ctx: Any, grad: Float[Tensor, "N O"]) -> tuple[Tensor | None, ...
 
 def _shares(count: int) -> int:
     return max(1, min(_SHARES, count // _LEAST_SHARE))
+
+
+def _padded(widths: Int[Array, "L"], to: int = WIDTH) -> Int[Array, "L"]:
+    return -(-widths // to) * to
+
+
+def _starts(sizes: Int[Array, "L"]) -> Int[Array, "L+1"]:
+    return np.concatenate([[0], sizes.cumsum()])
