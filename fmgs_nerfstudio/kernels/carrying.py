@@ -63,7 +63,7 @@ class _Carry(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Tensor) -> tuple[Tensor, ...]:
         inputs = tuple(x.detach().contiguous() for x in inputs)
-        means, frames, scales, _ = inputs
+        means, _, scales, _ = inputs
         carried, tangents = torch.empty_like(means), means.new_empty(len(means), 3, scales.shape[1])
         _forward(*(x.numpy() for x in (*inputs, carried, tangents)))
         ctx.save_for_backward(*inputs)

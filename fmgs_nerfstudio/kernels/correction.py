@@ -1,5 +1,5 @@
 # pyright: standard
-"""Eq. 4-6 on the CPU, forward and backward in one pass over the surfels each; `surfels.correct_reference` in kernels."""
+"""Eq. 4-6 on the CPU: `correct_reference` in `surfels`, forward and backward in one pass over the surfels each."""
 
 from __future__ import annotations
 

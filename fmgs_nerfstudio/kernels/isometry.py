@@ -80,11 +80,8 @@ def _gradients(ctx: Any, grad_out: Float[Tensor, ""]) -> tuple[Tensor | None, ..
     before, after, neighbours, slopes = ctx.saved_tensors
     sides = zip((before, after), ctx.needs_input_grad, strict=False)
     gradients = [points.new_zeros(len(points) if is_needed else 0, points.shape[1]) for points, is_needed in sides]
-    _backward(
-        *(x.numpy() for x in (before, after, neighbours, slopes)),
-        np.float32(grad_out.item()),
-        *(x.numpy() for x in gradients),
-    )
+    arrays = (x.numpy() for x in (before, after, neighbours, slopes, *gradients))
+    _backward(np.float32(grad_out.item()), *arrays)
     return tuple(x if is_needed else None for x, is_needed in zip(gradients, ctx.needs_input_grad, strict=False))
 
 
@@ -133,8 +130,8 @@ def _forward(before, after, neighbours, slopes, sums):
 
 
 @kernel
-def _backward(before, after, neighbours, slopes, scale, of_before, of_after):
-    """Adds the gradients [N, D] of `scale` times the sum, where there is room; one thread for each, in a fixed order."""
+def _backward(scale, before, after, neighbours, slopes, of_before, of_after):
+    """Adds the gradients [N, D] of `scale` times the sum where there is room; one thread for each, in its order."""
     for side in numba.prange(2):
         points, gradient = (after, of_after) if side else (before, of_before)
         for i in range(len(gradient)):
