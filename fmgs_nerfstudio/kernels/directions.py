@@ -40,6 +40,16 @@ def harmonics_on_cpu(d: Float[Tensor, "N 3"]) -> Float[Tensor, "N 15"]:
     return _Harmonics.apply(d)
 
 
+def facing_away_on_cpu(
+    means: Float[Tensor, "N 3"], tangents: Float[Tensor, "N 3 S"], centre: Float[Tensor, "3"]
+) -> Float[Tensor, "N"]:
+    """Cosine between t_u x t_v and the line from `centre` to the mean, without a gradient."""
+    inputs = (x.detach().contiguous().numpy() for x in (means, tangents, centre))
+    cosines = means.new_empty(len(means))
+    _facing_away(*inputs, cosines.numpy())
+    return cosines
+
+
 class _Normals(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tangents: Tensor, axes: Tensor) -> Tensor:
@@ -151,6 +161,14 @@ def _normals_backward(tangents, axes, v_normals, of_tangents, of_axes):
         of_tangents[n] = 0
         for i in range(3):
             of_tangents[n, i, 0], of_tangents[n, i, 1] = of_u[i], of_v[i]
+
+
+@kernel
+def _facing_away(means, tangents, centre, cosines):
+    for n in numba.prange(len(means)):
+        sight = _plus(_row(means, n), -1, centre)
+        outward = _cross(_column(tangents, n, 0), _column(tangents, n, 1))
+        cosines[n] = min(max(_dot(_unit(outward, LEAST)[0], _unit(sight, LEAST_SIGHT)[0]), -1.0), 1.0)
 
 
 @kernel

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fmgs_nerfstudio.kernels.compiled import takes
-from fmgs_nerfstudio.kernels.directions import normals_on_cpu
+from fmgs_nerfstudio.kernels.directions import facing_away_on_cpu, normals_on_cpu
 from fmgs_nerfstudio.rendering.layers import Camera
 
 
@@ -62,5 +62,14 @@ def surfel_normals_reference(tangents: Float[Tensor, "N 3 S"], axes: Float[Tenso
 def facing_away(means: Float[Tensor, "N 3"], tangents: Float[Tensor, "N 3 S"], camera: Camera) -> Float[Tensor, "N"]:
     """Cosine between the outer side of surfels and the line of sight, in the world: below 0, the camera sees the outer
     side, above it the inner one."""
-    sight = means + camera.viewmat[:3, 3] @ camera.viewmat[:3, :3]
-    return (outward(tangents) * F.normalize(sight, dim=-1)).sum(-1).clamp(-1, 1)
+    if takes(means, tangents, camera.viewmat) and not torch.is_grad_enabled():
+        return facing_away_on_cpu(means, tangents, camera.centre)
+    return facing_away_reference(means, tangents, camera)
+
+
+def facing_away_reference(
+    means: Float[Tensor, "N 3"], tangents: Float[Tensor, "N 3 S"], camera: Camera
+) -> Float[Tensor, "N"]:
+    """`facing_away` in plain torch, differentiable, for any device and dtype."""
+    sight = F.normalize(means - camera.centre, dim=-1)
+    return (outward(tangents) * sight).sum(-1).clamp(-1, 1)

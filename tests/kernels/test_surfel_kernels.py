@@ -18,7 +18,12 @@ from fmgs_nerfstudio.fields.appearance import (
 )
 from fmgs_nerfstudio.kernels.carrying import carry, carry_reference
 from fmgs_nerfstudio.kernels.isometry import covariances, covariances_reference
-from fmgs_nerfstudio.rendering.normals import surfel_normals_along, surfel_normals_reference
+from fmgs_nerfstudio.rendering import Camera, facing_away
+from fmgs_nerfstudio.rendering.normals import (
+    facing_away_reference,
+    surfel_normals_along,
+    surfel_normals_reference,
+)
 from fmgs_nerfstudio.surfels import Surfels, correct, correct_reference
 
 N = 60
@@ -169,6 +174,21 @@ def test_tangents_that_span_nothing_have_no_normal_and_finite_gradients() -> Non
         (gradient,) = torch.autograd.grad(function(leaf, torch.eye(3)).sum(), leaf)
         assert gradient.isfinite().all()
         assert not gradient[0].any()
+
+
+def test_facing_away() -> None:
+    """In front of a camera and behind it, degenerate tangents among them; one stands in the camera's centre."""
+    viewmat = torch.eye(4, dtype=torch.float64)
+    viewmat[:3, :3], viewmat[:3, 3] = rotations()[0], draw(3, seed=1)
+    double = Camera(viewmat, torch.eye(3, dtype=torch.float64), 8, 8)
+    single = Camera(viewmat.float(), torch.eye(3), 8, 8)
+    means, spread = draw(N, 3, seed=2, scale=3), tangents(2)
+    means[-1] = single.centre.double()
+    with torch.no_grad():
+        found = facing_away(means.float(), spread.float(), single)
+    expected = facing_away_reference(means.float().double(), spread.float().double(), double)
+    torch.testing.assert_close(found[3:-1], expected[3:-1].float(), rtol=0, atol=1e-5)
+    assert not found[[0, 1, 2, -1]].any()
 
 
 @pytest.mark.parametrize("columns", [3, 4])
