@@ -118,18 +118,7 @@ def isometry_loss(
 
     The gradient is zero where two points coincide.
     """
-    return distance_change(torch.stack([canonical, posed]), neighbours) / max(neighbours.numel(), 1)
-
-
-def covariance_isometry_loss(
-    canonical: Float[Tensor, "N 3 3"], posed: Float[Tensor, "N 3 3"], neighbours: Int[Tensor, "N K"]
-) -> Float[Tensor, ""]:
-    """The isometry of covariances in [30]: `isometry_loss` of their six distinct entries as points; m^2."""
-
-    def six(covariance: Tensor) -> Tensor:
-        return torch.cat([covariance[:, 0], covariance[:, 1, 1:], covariance[:, 2, 2:]], dim=-1)
-
-    return isometry_loss(six(canonical), six(posed), neighbours)
+    return distance_change(canonical, posed, neighbours) / max(neighbours.numel(), 1)
 
 
 def _sum_where(valid: Bool[Tensor, "*pixels"], values: Float[Tensor, "*pixels_and_channels"]) -> Float[Tensor, ""]:

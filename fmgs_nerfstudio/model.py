@@ -17,7 +17,6 @@ from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttrib
 from nerfstudio.models.base_model import Model, ModelConfig
 from torch import Tensor
 from torch.nn import Parameter
-from torch.nn.functional import normalize
 
 from fmgs_nerfstudio.avatar import Avatar, DistilledFields
 from fmgs_nerfstudio.body import BodyModel
@@ -50,7 +49,7 @@ from fmgs_nerfstudio.modalities import (
 )
 from fmgs_nerfstudio.objective import LossInputs, LossWeights, Objective, neighbours_of
 from fmgs_nerfstudio.parameters import Parameters, trained_parts
-from fmgs_nerfstudio.rendering import Camera
+from fmgs_nerfstudio.rendering import Camera, outward
 from fmgs_nerfstudio.routes import OPEN, Strategy
 from fmgs_nerfstudio.schedule import Schedule
 from fmgs_nerfstudio.surfels import MeshSurfels, SurfelsConfig, correct
@@ -217,12 +216,11 @@ class FMGSModel(Model):
     ) -> Float[Tensor, "N 3"]:
         """RGB of every surfel as this camera sees it (Eq. 7), under the avatar's light, if it has one, or another."""
         posed = avatar.posed.by(OPEN)
-        d_hat = canonical_direction(avatar.T[:, :, :3], posed.means - camera_centre)
+        d_hat = canonical_direction(avatar.T, posed.means - camera_centre)
         colour = self.appearance(avatar.f_c, avatar.z_g, avatar.Z_p, d_hat)
         if (light := light or self.light) is None:
             return colour
-        normal = normalize(torch.linalg.cross(posed.tangents[..., 0], posed.tangents[..., 1]), dim=-1)
-        return colour * light(normal)
+        return colour * light(outward(posed.tangents))
 
     def render(self, avatar: Avatar, rgb: Float[Tensor, "N 3"], camera: Camera, names: Iterable[str]) -> Maps:
         """Maps of the modalities asked for, the colour's among them (`compose_outputs`)."""

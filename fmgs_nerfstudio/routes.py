@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fmgs_nerfstudio.kernels.carrying import Carried, carry
 from fmgs_nerfstudio.surfels import Surfels
 
 
@@ -81,24 +82,22 @@ class Posing:
         return self._made[route]
 
     def _pose(self, route: Route) -> PosedSurfels:
-        means = self._means if route.position else self._means.detach()
-        # T is detached before its product with R', so that R' still moves where T may not.
-        axes = self._axes if route.position or not route.orientation else self._axes_of_still_T
-        scales = self.surfels.scales if route.shape else self.surfels.scales.detach()
-        tangents = (axes if route.orientation else axes.detach()) * scales[:, None]
+        means, tangents, tangents_of_frames, tangents_of_scales = self._carried
+        if not route.position:
+            means, tangents = means.detach(), tangents_of_frames
+        if not route.orientation:
+            tangents = tangents_of_scales
+        if not route.shape:
+            tangents = self._of_still_scales(route) if route.orientation else tangents.detach()
         return PosedSurfels(means, tangents, self.opacities if route.opacity else self.opacities.detach())
 
     @cached_property
-    def _means(self) -> Float[Tensor, "N 3"]:
-        return torch.bmm(self.T[:, :, :3], self.surfels.means[..., None])[..., 0] + self.T[:, :, 3]
+    def _carried(self) -> Carried:
+        return carry(*self.surfels, self.T)
 
-    @cached_property
-    def _axes(self) -> Float[Tensor, "N 3 S"]:
-        return torch.bmm(self.T[:, :, :3], self.surfels.axes)
-
-    @cached_property
-    def _axes_of_still_T(self) -> Float[Tensor, "N 3 S"]:
-        return torch.bmm(self.T[:, :, :3].detach(), self.surfels.axes)
+    def _of_still_scales(self, route: Route) -> Float[Tensor, "N 3 S"]:
+        carried = carry(self.surfels.means, self.surfels.frames, self.surfels.scales.detach(), self.T)
+        return carried.tangents if route.position else carried.tangents_of_frames
 
 
 def pose_surfels(

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from fmgs_nerfstudio.kernels.compiled import takes
+from fmgs_nerfstudio.kernels.correction import correct_on_cpu
 from fmgs_nerfstudio.parameters import Parameters, TrainedPart
 
 
@@ -70,6 +72,16 @@ def correct(
 
     Without a mesh (D = 3) mu' = mu + delta_d, as in 3DGS-Avatar [30].
     """
+    bound = delta_d.shape[1] == 1 and not (surfels.means.requires_grad or surfels.frames.requires_grad)
+    if bound and takes(*surfels, delta_d, delta_s, delta_r):
+        return Surfels(*correct_on_cpu(*surfels, delta_d, delta_s, delta_r))
+    return correct_reference(surfels, delta_d, delta_s, delta_r)
+
+
+def correct_reference(
+    surfels: Surfels, delta_d: Float[Tensor, "N D"], delta_s: Float[Tensor, "N S"], delta_r: Float[Tensor, "N 3"]
+) -> Surfels:
+    """`correct` in plain torch, for any device and dtype, and for surfels that no mesh guides."""
     guided = delta_d.shape[1] == 1
     return Surfels(
         surfels.means + (surfels.frames[..., 2] * delta_d if guided else delta_d),

@@ -15,6 +15,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fmgs_nerfstudio.arrays import Array
+from fmgs_nerfstudio.kernels.bones import bones_on_cpu
+from fmgs_nerfstudio.kernels.compiled import takes
 from fmgs_nerfstudio.unpickle import read_npz, read_pickle
 
 N_JOINTS = 24
@@ -84,6 +86,14 @@ class BodyModel:
         self, joints: Float[Tensor, "24 3"], pose: Float[Tensor, "*batch 72"], transl: Float[Tensor, "*batch 3"]
     ) -> Float[Tensor, "*batch 24 4 4"]:
         """B_b of Eq. 10 from the T-pose: maps its points to the posed world (in smplx's sense: about the pelvis)."""
+        if pose.ndim == transl.ndim == 1 and takes(joints, pose, transl) and not joints.requires_grad:
+            return bones_on_cpu(joints, pose, transl, self.parents)
+        return self.bones_reference(joints, pose, transl)
+
+    def bones_reference(
+        self, joints: Float[Tensor, "24 3"], pose: Float[Tensor, "*batch 72"], transl: Float[Tensor, "*batch 3"]
+    ) -> Float[Tensor, "*batch 24 4 4"]:
+        """`bones` by smplx, for any device and dtype, and for many poses at once."""
         batch = pose.shape[:-1]
         rotations = _smplx.batch_rodrigues(pose.reshape(-1, 3)).view(-1, N_JOINTS, 3, 3)
         parents = torch.tensor(self.parents)  # on the CPU: smplx reads them one by one

@@ -9,6 +9,10 @@ from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 import numba
+import numpy as np
+import torch
+
+from fmgs_nerfstudio.arrays import Array
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -56,3 +60,13 @@ def kernel(function: Callable[P, R]) -> Callable[P, R]:
 def device_function(function: Callable[P, R]) -> Callable[P, R]:
     """Compile a helper that kernels call per item; inlined by LLVM."""
     return numba.njit(fastmath=_FASTMATH, cache=True, nogil=True)(function)
+
+
+def takes(*tensors: torch.Tensor) -> bool:
+    """Whether kernels can run on these: all are float32 on the CPU."""
+    return all(x.dtype == torch.float32 and x.device.type == "cpu" for x in tensors)
+
+
+def gradient(given: torch.Tensor | None, dimensions: int) -> Array:
+    """What autograd gives to a backward, for a kernel; where it gives none, an array of length 0."""
+    return np.empty((0,) * dimensions, np.float32) if given is None else given.contiguous().numpy()

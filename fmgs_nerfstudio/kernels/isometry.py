@@ -1,7 +1,7 @@
 # pyright: standard
-"""Change of the distances between neighbours when points move: the sum that L_iso averages.
+"""Change of the distances between neighbours when points move: the sum that L_iso averages, of centres or covariances.
 
-The plain torch form is a dozen small operations over [N, K, D]; on CPUs two numba kernels do the same.
+The plain torch forms are dozens of small operations; on CPUs numba kernels do the same.
 """
 
 from __future__ import annotations
@@ -16,78 +16,150 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from fmgs_nerfstudio.kernels.compiled import kernel
+from fmgs_nerfstudio.kernels.compiled import kernel, takes
+
+ENTRIES = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
+"""Rows and columns of what a symmetric matrix has."""
 
 
-def distance_change(points: Float[Tensor, "2 N D"], neighbours: Int[Tensor, "N K"]) -> Float[Tensor, ""]:
-    """Sum over neighbours (i, j) of the change of |x_i - x_j| from `points[0]` to `points[1]`, in absolute value.
+def distance_change(
+    before: Float[Tensor, "N D"], after: Float[Tensor, "N D"], neighbours: Int[Tensor, "N K"]
+) -> Float[Tensor, ""]:
+    """Sum over neighbours (i, j) of the change of |x_i - x_j| from `before` to `after`, in absolute value.
 
     The gradient of a distance is zero where two points coincide.
     """
-    if points.dtype == torch.float32 and points.device.type == "cpu":
-        return _DistanceChangeOnCpu.apply(points, neighbours)
-    return distance_change_reference(points, neighbours)
+    if takes(before, after):
+        return _DistanceChangeOnCpu.apply(before, after, neighbours)
+    return distance_change_reference(before, after, neighbours)
 
 
-def distance_change_reference(points: Float[Tensor, "2 N D"], neighbours: Int[Tensor, "N K"]) -> Float[Tensor, ""]:
+def distance_change_reference(
+    before: Float[Tensor, "N D"], after: Float[Tensor, "N D"], neighbours: Int[Tensor, "N K"]
+) -> Float[Tensor, ""]:
     """`distance_change` in plain torch, for any device and dtype."""
-    there = points.index_select(1, neighbours.flatten()).unflatten(1, neighbours.shape)
-    before, after = torch.linalg.vector_norm(there - points[:, :, None], dim=-1)
-    return (before - after).abs().sum()
+
+    def distances(points: Tensor) -> Tensor:
+        there = points.index_select(0, neighbours.flatten()).unflatten(0, neighbours.shape)
+        return torch.linalg.vector_norm(there - points[:, None], dim=-1)
+
+    return (distances(before) - distances(after)).abs().sum()
+
+
+def covariances(axes: Float[Tensor, "N 3 A"], scales: Float[Tensor, "N S"] | None = None) -> Float[Tensor, "N 6"]:
+    """The distinct `ENTRIES` of sum_k s_k^2 a_k a_k^T, a_k the first S columns of `axes`; without scales of all."""
+    scales = axes.new_ones(len(axes), axes.shape[2]) if scales is None else scales
+    return _CovariancesOnCpu.apply(axes, scales) if takes(axes, scales) else covariances_reference(axes, scales)
+
+
+def covariances_reference(axes: Float[Tensor, "N 3 A"], scales: Float[Tensor, "N S"]) -> Float[Tensor, "N 6"]:
+    """`covariances` in plain torch, for any device and dtype."""
+    tangents = axes[:, :, : scales.shape[1]] * scales[:, None]
+    covariance = torch.bmm(tangents, tangents.transpose(1, 2))
+    return torch.stack([covariance[:, i, j] for i, j in ENTRIES], dim=-1)
 
 
 class _DistanceChangeOnCpu(torch.autograd.Function):
     """`distance_change_reference` as numba kernels."""
 
     @staticmethod
-    def forward(ctx: Any, points: Tensor, neighbours: Tensor) -> Tensor:
-        points, neighbours = points.detach().contiguous(), neighbours.contiguous()
+    def forward(ctx: Any, before: Tensor, after: Tensor, neighbours: Tensor) -> Tensor:
+        before, after, neighbours = (x.detach().contiguous() for x in (before, after, neighbours))
         slopes, sums = torch.empty(2, *neighbours.shape), np.empty(len(neighbours))
-        _forward(points.numpy(), neighbours.numpy(), slopes.numpy(), sums)
-        ctx.save_for_backward(points, neighbours, slopes)
-        return points.new_tensor(sums.sum())
+        _forward(before.numpy(), after.numpy(), neighbours.numpy(), slopes.numpy(), sums)
+        ctx.save_for_backward(before, after, neighbours, slopes)
+        return before.new_tensor(sums.sum())
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
-        return _gradient(ctx, *grad_outputs), None
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        return *_gradients(ctx, *grad_outputs), None
 
 
 @once_differentiable
-def _gradient(ctx: Any, grad_out: Float[Tensor, ""]) -> Float[Tensor, "2 N D"]:
-    points, neighbours, slopes = ctx.saved_tensors
-    gradient = torch.zeros_like(points)
-    _backward(points.numpy(), neighbours.numpy(), slopes.numpy(), np.float32(grad_out.item()), gradient.numpy())
-    return gradient
+def _gradients(ctx: Any, grad_out: Float[Tensor, ""]) -> tuple[Tensor | None, ...]:
+    before, after, neighbours, slopes = ctx.saved_tensors
+    sides = zip((before, after), ctx.needs_input_grad, strict=False)
+    gradients = [points.new_zeros(len(points) if is_needed else 0, points.shape[1]) for points, is_needed in sides]
+    arrays = (x.numpy() for x in (before, after, neighbours, slopes, *gradients))
+    _backward(np.float32(grad_out.item()), *arrays)
+    return tuple(x if is_needed else None for x, is_needed in zip(gradients, ctx.needs_input_grad, strict=False))
+
+
+class _CovariancesOnCpu(torch.autograd.Function):
+    """`covariances_reference` as numba kernels."""
+
+    @staticmethod
+    def forward(ctx: Any, axes: Tensor, scales: Tensor) -> Tensor:
+        axes, scales = axes.detach().contiguous(), scales.detach().contiguous()
+        made = axes.new_empty(len(axes), 6)
+        _multiply(axes.numpy(), scales.numpy(), made.numpy())
+        ctx.save_for_backward(axes, scales)
+        return made
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor]:
+        return _covariances_gradients(ctx, *grad_outputs)
+
+
+@once_differentiable
+def _covariances_gradients(ctx: Any, grad_out: Float[Tensor, "N 6"]) -> tuple[Tensor, Tensor]:
+    axes, scales = ctx.saved_tensors
+    of_axes, of_scales = torch.zeros_like(axes), torch.empty_like(scales)
+    _multiply_backward(*(x.numpy() for x in (axes, scales, grad_out.contiguous(), of_axes, of_scales)))
+    return of_axes, of_scales
 
 
 @kernel
-def _forward(points, neighbours, slopes, sums):
+def _forward(before, after, neighbours, slopes, sums):
     """Sums per point, and per pair the slope of its term by each distance, over the distance."""
-    dimensions = points.shape[2]
-    for i in numba.prange(points.shape[1]):
+    dimensions = before.shape[1]
+    for i in numba.prange(len(before)):
         total = np.float32(0)
         for k in range(neighbours.shape[1]):
             j = neighbours[i, k]
-            before = after = np.float32(0)
+            was = now = np.float32(0)
             for d in range(dimensions):
-                before += (points[0, j, d] - points[0, i, d]) ** 2
-                after += (points[1, j, d] - points[1, i, d]) ** 2
-            before, after = math.sqrt(before), math.sqrt(after)
-            total += abs(before - after)
-            sign = np.float32(np.sign(before - after))
-            slopes[0, i, k] = sign / before if before > 0 else 0
-            slopes[1, i, k] = -sign / after if after > 0 else 0
+                was += (before[j, d] - before[i, d]) ** 2
+                now += (after[j, d] - after[i, d]) ** 2
+            was, now = math.sqrt(was), math.sqrt(now)
+            total += abs(was - now)
+            sign = np.float32(np.sign(was - now))
+            slopes[0, i, k] = sign / was if was > 0 else 0
+            slopes[1, i, k] = -sign / now if now > 0 else 0
         sums[i] = total
 
 
 @kernel
-def _backward(points, neighbours, slopes, scale, gradient):
-    """Adds the gradient [2, N, D] of `scale` times the sum; one thread for each of the two, in a fixed order."""
+def _backward(scale, before, after, neighbours, slopes, of_before, of_after):
+    """Adds the gradients [N, D] of `scale` times the sum where there is room; one thread for each, in its order."""
     for side in numba.prange(2):
-        for i in range(points.shape[1]):
+        points, gradient = (after, of_after) if side else (before, of_before)
+        for i in range(len(gradient)):
             for k in range(neighbours.shape[1]):
-                j = neighbours[i, k]
-                for d in range(points.shape[2]):
-                    pull = scale * slopes[side, i, k] * (points[side, j, d] - points[side, i, d])
-                    gradient[side, j, d] += pull
-                    gradient[side, i, d] -= pull
+                j, slope = neighbours[i, k], scale * slopes[side, i, k]
+                for d in range(points.shape[1]):
+                    pull = slope * (points[j, d] - points[i, d])
+                    gradient[j, d] += pull
+                    gradient[i, d] -= pull
+
+
+@kernel
+def _multiply(axes, scales, covariances):
+    for n in numba.prange(len(axes)):
+        for entry, (i, j) in enumerate(ENTRIES):
+            total = np.float32(0)
+            for k in range(scales.shape[1]):
+                total += scales[n, k] * scales[n, k] * axes[n, i, k] * axes[n, j, k]
+            covariances[n, entry] = total
+
+
+@kernel
+def _multiply_backward(axes, scales, v_covariances, of_axes, of_scales):
+    for n in numba.prange(len(axes)):
+        xx, xy, xz = v_covariances[n, 0], v_covariances[n, 1], v_covariances[n, 2]
+        yy, yz, zz = v_covariances[n, 3], v_covariances[n, 4], v_covariances[n, 5]
+        for k in range(scales.shape[1]):
+            s, x, y, z = scales[n, k], axes[n, 0, k], axes[n, 1, k], axes[n, 2, k]
+            u, v, w = 2 * xx * x + xy * y + xz * z, xy * x + 2 * yy * y + yz * z, xz * x + yz * y + 2 * zz * z
+            of_axes[n, 0, k], of_axes[n, 1, k], of_axes[n, 2, k] = s * s * u, s * s * v, s * s * w
+            of_scales[n, k] = s * (x * u + y * v + z * w)

@@ -7,6 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from fmgs_nerfstudio.kernels.compiled import takes
+from fmgs_nerfstudio.kernels.directions import facing_away_on_cpu, normals_on_cpu
 from fmgs_nerfstudio.rendering.layers import Camera
 
 
@@ -29,21 +31,45 @@ def depth_to_normal(depth: Float[Tensor, "H W"], camera: Camera) -> Float[Tensor
     return F.pad(torch.where(whole[..., None], normals, 0.0), (0, 0, 1, 1, 1, 1))
 
 
-def facing_away(means: Float[Tensor, "N 3"], tangents: Float[Tensor, "N 3 S"], camera: Camera) -> Float[Tensor, "N"]:
-    """Cosine between the outer side of surfels, t_u x t_v, and the line of sight, in the world: below 0, the camera
-    sees the outer side, above it the inner one."""
-    sight = means + camera.viewmat[:3, 3] @ camera.viewmat[:3, :3]
-    outward = torch.linalg.cross(tangents[..., 0], tangents[..., 1])
-    return (F.normalize(outward, dim=-1, eps=1e-18) * F.normalize(sight, dim=-1)).sum(-1).clamp(-1, 1)
+def outward(tangents: Float[Tensor, "N 3 S"]) -> Float[Tensor, "N 3"]:
+    """Unit normals t_u x t_v in the world, the outer side of the mesh; 0 where the tangents span nothing."""
+    return surfel_normals_along(tangents, torch.eye(3, dtype=tangents.dtype, device=tangents.device))
 
 
 def surfel_normals(tangents: Float[Tensor, "N 3 S"], camera: Camera) -> Float[Tensor, "N 3"]:
-    """Unit normals t_u x t_v, the outer side of the mesh.
+    """`outward` in the camera's axes, OpenGL's.
 
     Those that face away are not turned towards the camera, as 2DGS does for surfels without an outer side: along a
     silhouette, where they shine through, that would point them inwards.
     """
-    normals = torch.linalg.cross(tangents[..., 0], tangents[..., 1]) @ camera.viewmat[:3, :3].T
+    return surfel_normals_along(tangents, camera.viewmat[:3, :3] * camera.viewmat.new_tensor([[1.0], [-1.0], [-1.0]]))
+
+
+def surfel_normals_along(tangents: Float[Tensor, "N 3 S"], axes: Float[Tensor, "3 3"]) -> Float[Tensor, "N 3"]:
+    """`outward` along the rows of a rotation matrix."""
+    if takes(tangents, axes):
+        return normals_on_cpu(tangents, axes)
+    return surfel_normals_reference(tangents, axes)
+
+
+def surfel_normals_reference(tangents: Float[Tensor, "N 3 S"], axes: Float[Tensor, "3 3"]) -> Float[Tensor, "N 3"]:
+    """`surfel_normals_along` in plain torch, for any device and dtype."""
+    normals = torch.linalg.cross(tangents[..., 0], tangents[..., 1]) @ axes.T
     # Tangents are millimetres, their product can be far below F.normalize's usual epsilon.
-    x, yz = F.normalize(normals, dim=-1, eps=1e-18).split([1, 2], dim=-1)
-    return torch.cat([x, -yz], dim=-1)
+    return F.normalize(normals, dim=-1, eps=1e-18)
+
+
+def facing_away(means: Float[Tensor, "N 3"], tangents: Float[Tensor, "N 3 S"], camera: Camera) -> Float[Tensor, "N"]:
+    """Cosine between the outer side of surfels and the line of sight, in the world: below 0, the camera sees the outer
+    side, above it the inner one."""
+    if takes(means, tangents, camera.viewmat) and not torch.is_grad_enabled():
+        return facing_away_on_cpu(means, tangents, camera.centre)
+    return facing_away_reference(means, tangents, camera)
+
+
+def facing_away_reference(
+    means: Float[Tensor, "N 3"], tangents: Float[Tensor, "N 3 S"], camera: Camera
+) -> Float[Tensor, "N"]:
+    """`facing_away` in plain torch, differentiable, for any device and dtype."""
+    sight = F.normalize(means - camera.centre, dim=-1)
+    return (outward(tangents) * sight).sum(-1).clamp(-1, 1)

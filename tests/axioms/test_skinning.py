@@ -258,7 +258,7 @@ def test_posed_once_is_posed_by_each_route(route: Route, drawn: dict[str, np.nda
         posing.by(other)
     shared, plain = posing.by(route), pose_surfels(*inputs(leaf), route)
     for a, b in zip(shared, plain, strict=True):
-        assert_close(a, b, single=1e-6)
+        assert_close(a, b, single=4e-6)  # numbers up to 14
     ours, expected = gradients(shared, leaf), gradients(plain, leaf)
     for name in leaf:
         found, wanted = (g if g is not None else torch.zeros_like(leaf[name]) for g in (ours[name], expected[name]))
