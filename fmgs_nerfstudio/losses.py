@@ -109,18 +109,16 @@ def isometry_loss(
 
     The gradient is zero where two points coincide.
     """
-    return distance_change(torch.stack([canonical, posed]), neighbours) / max(neighbours.numel(), 1)
+    return distance_change((canonical, posed), neighbours) / max(neighbours.numel(), 1)
 
 
 def covariance_isometry_loss(
     canonical: Float[Tensor, "N 3 3"], posed: Float[Tensor, "N 3 3"], neighbours: Int[Tensor, "N K"]
 ) -> Float[Tensor, ""]:
     """The isometry of covariances in [30]: `isometry_loss` of their six distinct entries as points; m^2."""
-
-    def six(covariance: Tensor) -> Tensor:
-        return torch.cat([covariance[:, 0], covariance[:, 1, 1:], covariance[:, 2, 2:]], dim=-1)
-
-    return isometry_loss(six(canonical), six(posed), neighbours)
+    upper = 0, 1, 2, 4, 5, 8  # of three rows of three
+    change = distance_change((canonical.flatten(1), posed.flatten(1)), neighbours, upper)
+    return change / max(neighbours.numel(), 1)
 
 
 def _count(valid: Bool[Tensor, "*pixels"]) -> Int[Tensor, ""]:

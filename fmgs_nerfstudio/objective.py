@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fmgs_nerfstudio import losses
 from fmgs_nerfstudio.avatar import Avatar
+from fmgs_nerfstudio.kernels.isometry import covariances
 from fmgs_nerfstudio.kernels.normal_maps import long_where
 from fmgs_nerfstudio.maps.maps import Kind
 from fmgs_nerfstudio.routes import OPEN, PosedSurfels
@@ -132,11 +133,7 @@ def _normal_prior(inputs: LossInputs) -> Float[Tensor, ""]:
 
 def _covariance_isometry(inputs: LossInputs) -> Float[Tensor, ""]:
     template = inputs.template.axes * inputs.template.scales[:, None]
-    return losses.covariance_isometry_loss(_covariance(template), _covariance(inputs.posed.tangents), inputs.neighbours)
-
-
-def _covariance(tangents: Float[Tensor, "N 3 S"]) -> Float[Tensor, "N 3 3"]:
-    return torch.bmm(tangents, tangents.transpose(1, 2))
+    return losses.covariance_isometry_loss(covariances(template), covariances(inputs.posed.tangents), inputs.neighbours)
 
 
 TERMS: Mapping[str, Term] = {
