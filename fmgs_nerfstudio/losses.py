@@ -9,17 +9,20 @@ from __future__ import annotations
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn import functional
 
+from fmgs_nerfstudio.kernels.classes import deviation_from_mean
+from fmgs_nerfstudio.kernels.cross_entropy import cross_entropy
 from fmgs_nerfstudio.kernels.isometry import distance_change
-from fmgs_nerfstudio.kernels.ssim import ssim
+from fmgs_nerfstudio.kernels.pixel_sums import absolute_difference, binary_cross_entropy, dot_product, variation
+from fmgs_nerfstudio.kernels.ssim import l1_and_ssim
 
 
 def photometric_loss(
     image: Float[Tensor, "H W 3"], target: Float[Tensor, "H W 3"], lambda_ssim: float = 0.2
 ) -> Float[Tensor, ""]:
     """L_c (Eq. 13): (1 - lambda) L1 + lambda L_SSIM with L_SSIM = 1 - SSIM; colours in [0, 1]."""
-    return (1 - lambda_ssim) * functional.l1_loss(image, target) + lambda_ssim * (1 - ssim(image, target))
+    l1, ssim = l1_and_ssim(image, target)
+    return (1 - lambda_ssim) * l1 + lambda_ssim * (1 - ssim)
 
 
 def mask_loss(alpha: Float[Tensor, "*pixels"], mask: Float[Tensor, "*pixels"]) -> Float[Tensor, ""]:
@@ -28,8 +31,7 @@ def mask_loss(alpha: Float[Tensor, "*pixels"], mask: Float[Tensor, "*pixels"]) -
     The opacity is drawn 1e-4 towards 1/2 (where the rasteriser stops, too): a wrong pixel that is saturated costs a
     finite amount and keeps its gradient, which a clamp would not give it.
     """
-    margin = 1e-4
-    return functional.binary_cross_entropy(margin + (1 - 2 * margin) * alpha, mask)
+    return binary_cross_entropy(alpha, mask, margin=1e-4) / alpha.numel()
 
 
 def sample_pairs(valid: Bool[Tensor, "H W"], count: int, generator: torch.Generator) -> Int[Tensor, "P 2"]:
@@ -49,43 +51,39 @@ def depth_ranking_loss(
     Depth in metres; in the prior larger is farther, in any unit. Pairs that the prior does not order (ties, values
     that are not finite) are left out.
     """
-    first, second = depth.flatten()[pairs].unbind(-1)
-    prior_first, prior_second = prior.flatten()[pairs].unbind(-1)
+    first, second = _at(depth, pairs)
+    prior_first, prior_second = _at(prior, pairs)
     order = torch.sign(prior_first - prior_second).nan_to_num(0) * (prior_first.isfinite() & prior_second.isfinite())
     difference = torch.tanh(alpha * (first - second)) - order
-    return _mean_where(order != 0, difference.abs())
+    ordered = order != 0
+    return torch.where(ordered, difference.abs(), 0).sum() / _count(ordered)
 
 
 def normal_consistency_loss(
     normal: Float[Tensor, "H W 3"], surface_normal: Float[Tensor, "H W 3"], valid: Bool[Tensor, "H W"]
 ) -> Float[Tensor, ""]:
     """L_sn (section 4.4): |N - N^|_1, summed over components; N^ from the rendered depth; mean over valid pixels."""
-    return _mean_where(valid, (normal - surface_normal).abs())
+    return absolute_difference(normal, surface_normal, valid) / _count(valid)
 
 
 def normal_prior_loss(
     normal: Float[Tensor, "H W 3"], prior: Float[Tensor, "H W 3"], valid: Bool[Tensor, "H W"]
 ) -> Float[Tensor, ""]:
     """L_n (section 4.4): 1 - N . N_ of unit normals; mean over valid pixels."""
-    prior = torch.where(valid[..., None], prior, 0)  # undefined normals may be NaN
-    return (valid.sum() - (normal * prior).sum()) / valid.sum().clamp(min=1)
+    return (valid.sum() - dot_product(normal, prior, valid)) / _count(valid)
 
 
 def total_variation_loss(normal: Float[Tensor, "H W 3"], valid: Bool[Tensor, "H W"]) -> Float[Tensor, ""]:
     """L_tv (Eq. 17): |N_(i,j+1) - N_ij| + |N_(i+1,j) - N_ij| over components; mean over neighbours both valid."""
-    along, down = valid[:, 1:] & valid[:, :-1], valid[1:] & valid[:-1]
-    total = _sum_where(along, normal.diff(dim=1).abs()) + _sum_where(down, normal.diff(dim=0).abs())
-    return total / (along.sum() + down.sum()).clamp(min=1)
+    total, pairs = variation(normal, valid)
+    return total / pairs.clamp(min=1)
 
 
 def semantic_loss(
     logits: Float[Tensor, "H W C"], labels: Int[Tensor, "H W"], valid: Bool[Tensor, "H W"]
 ) -> Float[Tensor, ""]:
     """L_s (Eq. 19): cross-entropy; labels are classes 0 .. C-1 where valid; mean over valid pixels."""
-    ignored = -100
-    targets = labels.long().masked_fill(~valid, ignored).flatten()
-    total = functional.cross_entropy(logits.flatten(0, 1), targets, ignore_index=ignored, reduction="sum")
-    return total / valid.sum().clamp(min=1)
+    return cross_entropy(logits, labels, valid) / _count(valid)
 
 
 def semantic_regularization(
@@ -96,14 +94,7 @@ def semantic_regularization(
     Eq. 20 divides the pair sum of a class by |G_c|, and so grows with the mesh; here it is divided by |G_c|^2, the
     number of its pairs (i, j), i = j included. In closed form that is 2 / |G_c| sum_i |f_i - mean|^2.
     """
-    labels = labels.long()
-    members = functional.one_hot(labels, classes).to(features)
-    sizes = members.sum(dim=0)
-    # The sum is least at the mean: no gradient passes through it.
-    means = (members.T @ features.detach()) / sizes.clamp(min=1)[:, None]
-    deviation = (features - means[labels]).square().sum(dim=-1)
-    present = (sizes > 0).sum().clamp(min=1)
-    return (2 / sizes[labels] * deviation).sum() / present
+    return 2 * deviation_from_mean(features, labels, classes)
 
 
 def skinning_loss(predicted: Float[Tensor, "P J"], target: Float[Tensor, "P J"]) -> Float[Tensor, ""]:
@@ -121,11 +112,11 @@ def isometry_loss(
     return distance_change(canonical, posed, neighbours) / max(neighbours.numel(), 1)
 
 
-def _sum_where(valid: Bool[Tensor, "*pixels"], values: Float[Tensor, "*pixels_and_channels"]) -> Float[Tensor, ""]:
-    """Sum of the values, over their channels too, where valid."""
-    return torch.where(valid.view(*valid.shape, *[1] * (values.ndim - valid.ndim)), values, 0).sum()
+def _count(valid: Bool[Tensor, "*pixels"]) -> Int[Tensor, ""]:
+    """Number of valid pixels, at least 1."""
+    return valid.sum().clamp(min=1)
 
 
-def _mean_where(valid: Bool[Tensor, "*pixels"], values: Float[Tensor, "*pixels_and_channels"]) -> Float[Tensor, ""]:
-    """`_sum_where` by the number of valid pixels."""
-    return _sum_where(valid, values) / valid.sum().clamp(min=1)
+def _at(values: Float[Tensor, "H W"], pairs: Int[Tensor, "P 2"]) -> Float[Tensor, "2 P"]:
+    """The values at pairs of flat pixel indices; by index_select, whose backward is the fastest that torch has."""
+    return values.flatten().index_select(0, pairs.T.flatten()).view(2, -1)

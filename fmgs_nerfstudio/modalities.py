@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import normalize
 
 from fmgs_nerfstudio import losses
 from fmgs_nerfstudio.avatar import Avatar
 from fmgs_nerfstudio.fields.semantics import SemanticsField
+from fmgs_nerfstudio.kernels.normal_maps import unit_where
 from fmgs_nerfstudio.maps.classes import NUM_CLASSES, PALETTE
 from fmgs_nerfstudio.objective import TERMS, LossInputs, Term
 from fmgs_nerfstudio.rendering import (
@@ -111,11 +111,11 @@ def compose_outputs(rendered: Maps, camera: Camera, background: Float[Tensor, "3
     [3]: of the surfels and of the depth map, camera axes x right, y up, z toward the camera, unit length, 0 where
     nothing is; logits [28]: of the classes, background included.
     """
-    alpha = rendered["colour"][..., 3:]
+    alpha = rendered["colour"][..., 3:].detach()
     outputs: Maps = {}
     for name, composited in rendered.items():
-        outputs |= MODALITIES[name].maps(composited, alpha.detach(), camera)
-    return outputs | {"rgb": outputs["rgb"] + (1 - alpha) * background}
+        outputs |= MODALITIES[name].maps(composited, alpha, camera)
+    return outputs | {"rgb": torch.addcmul(outputs["rgb"], 1 - outputs["accumulation"], background)}
 
 
 class Pictures(dict[str, Float[Tensor, "H W C"]]):
@@ -160,17 +160,18 @@ def _z(posed: PosedSurfels, camera: Camera) -> Float[Tensor, "N 2"]:
 
 
 def _colour_maps(composited: Float[Tensor, "H W 4"], _alpha: Tensor, _camera: Camera) -> Maps:
-    return {"rgb": composited[..., :3], "accumulation": composited[..., 3:]}
+    rgb, alpha = composited.movedim(-1, 0).split([3, 1])  # plane by plane, as they lie in memory
+    return {"rgb": rgb.movedim(0, -1), "accumulation": alpha.movedim(0, -1)}
 
 
 def _depth_maps(composited: Float[Tensor, "H W 2"], alpha: Float[Tensor, "H W 1"], camera: Camera) -> Maps:
-    z, depth_alpha = composited.split(1, dim=-1)
-    depth = torch.where(alpha > _LEAST_ALPHA, z / depth_alpha.clamp_min(_LEAST_ALPHA), 0)
-    return {"depth": depth, "surface_normal": depth_to_normal(depth[..., 0].detach(), camera)}
+    z, depth_alpha = composited.unbind(-1)
+    depth = torch.where(alpha[..., 0] > _LEAST_ALPHA, z / depth_alpha.clamp_min(_LEAST_ALPHA), 0)
+    return {"depth": depth[..., None], "surface_normal": depth_to_normal(depth.detach(), camera)}
 
 
 def _normal_maps(composited: Float[Tensor, "H W 3"], alpha: Float[Tensor, "H W 1"], _camera: Camera) -> Maps:
-    return {"normal": torch.where(alpha > _LEAST_ALPHA, normalize(composited, dim=-1), 0)}
+    return {"normal": unit_where(alpha[..., 0] > _LEAST_ALPHA, composited)}
 
 
 def _logit_maps(composited: Float[Tensor, "H W C"], alpha: Float[Tensor, "H W 1"], _camera: Camera) -> Maps:
@@ -179,7 +180,9 @@ def _logit_maps(composited: Float[Tensor, "H W C"], alpha: Float[Tensor, "H W 1"
 
 def semantic_logits(composited: Float[Tensor, "H W C"], alpha: Float[Tensor, "H W 1"]) -> Float[Tensor, "H W C"]:
     """Pixel logits: the composited logits, and `BACKGROUND_LOGIT` on class 0 as far as nothing covers the pixel."""
-    return torch.cat([composited[..., :1] + (1 - alpha) * BACKGROUND_LOGIT, composited[..., 1:]], dim=-1)
+    background = composited.new_zeros(composited.shape[-1])
+    background[0] = BACKGROUND_LOGIT
+    return torch.addcmul(composited, 1 - alpha, background)
 
 
 def visualize_normal(normal: Float[Tensor, "H W 3"]) -> Float[Tensor, "H W 3"]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from fmgs_nerfstudio import losses
 from fmgs_nerfstudio.avatar import Avatar
 from fmgs_nerfstudio.kernels.isometry import covariances
+from fmgs_nerfstudio.kernels.normal_maps import long_where
 from fmgs_nerfstudio.maps.maps import Kind
 from fmgs_nerfstudio.routes import OPEN, PosedSurfels
 from fmgs_nerfstudio.surfels import Surfels
@@ -95,7 +96,7 @@ class LossInputs:
 
     def valid_where(self, normal: Float[Tensor, "H W 3"]) -> Bool[Tensor, "H W"]:
         """As `valid`, and where this normal is defined."""
-        return self.valid & (normal.detach().norm(dim=-1) > 0.5)
+        return long_where(self.valid, normal.detach())
 
     @property
     def posed(self) -> PosedSurfels:

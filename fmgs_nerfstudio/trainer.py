@@ -25,6 +25,7 @@ from torch import Tensor
 
 from fmgs_nerfstudio.checkpoints import CheckpointError, newest_whole_checkpoint, step_of, why_torn
 from fmgs_nerfstudio.files import atomic_path, folder_beside, to_disk
+from fmgs_nerfstudio.kernels.memory import keep_freed_memory
 from fmgs_nerfstudio.kernels.threads import one_torch_thread
 from fmgs_nerfstudio.pipeline import FMGSPipeline
 from fmgs_nerfstudio.signals import Stopped, StopSignals
@@ -116,6 +117,8 @@ class FMGSTrainer(Trainer):
         Raises:
             SystemExit: as in `train`.
         """
+        if self.config.machine.device_type == "cpu":
+            keep_freed_memory()
         with self._ends_in_words():
             super().setup(test_mode)
         before, after = TrainingCallbackLocation.BEFORE_TRAIN_ITERATION, TrainingCallbackLocation.AFTER_TRAIN_ITERATION

@@ -11,6 +11,7 @@ import importlib.util
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numba
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -197,8 +198,10 @@ def scatter(
 ) -> Float[Tensor, "R F"]:
     """Transpose of `gather`: the gradient of the table, shaped `like` it; deterministic."""
     grad_table = torch.zeros_like(like)
-    lanes = (0,) * like.shape[1]
-    hash_kernels.scatter(grad_out.contiguous().numpy(), index.numpy(), fraction.numpy(), lanes, grad_table.numpy())
+    lanes, workers = (0,) * like.shape[1], min(numba.get_num_threads(), len(index))
+    hash_kernels.scatter(
+        grad_out.contiguous().numpy(), index.numpy(), fraction.numpy(), lanes, workers, grad_table.numpy()
+    )
     return grad_table
 
 

@@ -15,23 +15,8 @@ import numpy as np
 
 from fmgs_nerfstudio.kernels.compiled import device_function, kernel
 
-
-@device_function
-def _weights(fraction):
-    """The eight trilinear weights of a position inside its cell."""
-    x, y, z = fraction[0], fraction[1], fraction[2]
-    one = np.float32(1)
-    x0, y0, z0 = one - x, one - y, one - z
-    return (
-        x0 * y0 * z0,
-        x * y0 * z0,
-        x0 * y * z0,
-        x * y * z0,
-        x0 * y0 * z,
-        x * y0 * z,
-        x0 * y * z,
-        x * y * z,
-    )
+BLOCK = 1024
+"""Points that all levels are done for before the next: their features stay in the cache."""
 
 
 @device_function
@@ -65,52 +50,109 @@ def locate(positions, scale, resolution, entries, first, dense, index, fraction)
                 index[level, n, corner] = first[level] + row
 
 
+@device_function
+def _blocks(points):
+    return (points + BLOCK - 1) // BLOCK
+
+
+# Corners are written out: as a loop over a tuple of weights they cost half as much again.
+
+
+@device_function
+def _faces(index, n):
+    """Rows of the corners of a cell's two faces across z, each in the order (0, 0), (1, 0), (0, 1), (1, 1)."""
+    return (
+        (index[n, 0], index[n, 1], index[n, 2], index[n, 3]),
+        (index[n, 4], index[n, 5], index[n, 6], index[n, 7]),
+    )
+
+
+@device_function
+def _on_face(table, rows, f, x, y):
+    """A feature at a place on a face, and its slopes along x and y."""
+    low, high = table[rows[0], f], table[rows[2], f]
+    along_low, along_high = table[rows[1], f] - low, table[rows[3], f] - high
+    low += x * along_low
+    rise = high + x * along_high - low
+    return low + y * rise, along_low + y * (along_high - along_low), rise
+
+
+@device_function
+def _add_to_face(table, rows, f, x, y, value):
+    """Transpose of `_on_face`."""
+    high = y * value
+    low = value - high
+    table[rows[0], f] += low - x * low
+    table[rows[1], f] += x * low
+    table[rows[2], f] += high - x * high
+    table[rows[3], f] += x * high
+
+
+@device_function
+def _gather(table, index, fraction, first, lanes, out):
+    """One level of a block of points."""
+    for n in range(index.shape[0]):
+        x, y, z = fraction[n, 0], fraction[n, 1], fraction[n, 2]
+        near, far = _faces(index, n)
+        for f in range(len(lanes)):
+            value = _on_face(table, near, f, x, y)[0]
+            out[n, first + f] = value + z * (_on_face(table, far, f, x, y)[0] - value)
+
+
 @kernel
 def gather(table, index, fraction, lanes, out):
     """`out [N, L * F]`: the weighted sum of eight rows of `table [R, F]` per level and point."""
-    features = len(lanes)
-    for level in range(index.shape[0]):  # one level's rows at a time stay in cache
-        for n in numba.prange(index.shape[1]):
-            weights = _weights(fraction[level, n])
-            for f in range(features):
-                out[n, level * features + f] = 0
-            for corner in range(8):
-                row = index[level, n, corner]
-                for f in range(features):
-                    out[n, level * features + f] += weights[corner] * table[row, f]
+    for block in numba.prange(_blocks(index.shape[1])):
+        points = slice(block * BLOCK, min(block * BLOCK + BLOCK, index.shape[1]))
+        for level in range(index.shape[0]):
+            _gather(table, index[level, points], fraction[level, points], level * len(lanes), lanes, out[points])
+
+
+@device_function
+def _scatter(grad_out, index, fraction, first, lanes, grad_table):
+    """One level of a block of points."""
+    for n in range(index.shape[0]):
+        x, y, z = fraction[n, 0], fraction[n, 1], fraction[n, 2]
+        near, far = _faces(index, n)
+        for f in range(len(lanes)):
+            value = grad_out[n, first + f]
+            _add_to_face(grad_table, near, f, x, y, value - z * value)
+            _add_to_face(grad_table, far, f, x, y, z * value)
 
 
 @kernel
-def scatter(grad_out, index, fraction, lanes, grad_table):
-    """Transpose of `gather`: adds into `grad_table [R, F]`; a level is one thread's, so the order of sums is fixed."""
-    features = len(lanes)
-    for level in numba.prange(index.shape[0]):
-        for n in range(index.shape[1]):
-            weights = _weights(fraction[level, n])
-            for corner in range(8):
-                row = index[level, n, corner]
-                for f in range(features):
-                    grad_table[row, f] += weights[corner] * grad_out[n, level * features + f]
+def scatter(grad_out, index, fraction, lanes, workers, grad_table):
+    """Transpose of `gather`: adds into `grad_table [R, F]`; a level is one worker's, so the order of sums is fixed."""
+    count = index.shape[0]
+    for worker in numba.prange(workers):
+        for block in range(_blocks(index.shape[1])):
+            points = slice(block * BLOCK, min(block * BLOCK + BLOCK, index.shape[1]))
+            for level in range(worker * count // workers, (worker + 1) * count // workers):
+                here, place = index[level, points], fraction[level, points]
+                _scatter(grad_out[points], here, place, level * len(lanes), lanes, grad_table)
+
+
+@device_function
+def _position_gradient(grad_out, table, index, fraction, scale, first, lanes, grad_positions):
+    """One level of a block of points."""
+    for n in range(index.shape[0]):
+        x, y, z = fraction[n, 0], fraction[n, 1], fraction[n, 2]
+        near, far = _faces(index, n)
+        for f in range(len(lanes)):
+            slope = scale * grad_out[n, first + f]
+            value, along_x, along_y = _on_face(table, near, f, x, y)
+            beyond, beyond_x, beyond_y = _on_face(table, far, f, x, y)
+            grad_positions[n, 0] += slope * (along_x + z * (beyond_x - along_x))
+            grad_positions[n, 1] += slope * (along_y + z * (beyond_y - along_y))
+            grad_positions[n, 2] += slope * (beyond - value)
 
 
 @kernel
 def position_gradient(grad_out, table, index, fraction, scale, lanes, grad_positions):
     """Adds the gradient to `grad_positions [N, 3]`: the slope of the trilinear weights times the level's scale."""
-    features = len(lanes)
-    one = np.float32(1)
-    for level in range(index.shape[0]):
-        for n in numba.prange(index.shape[1]):
-            x, y, z = fraction[level, n, 0], fraction[level, n, 1], fraction[level, n, 2]
-            for corner in range(8):
-                row = index[level, n, corner]
-                dot = np.float32(0)
-                for f in range(features):
-                    dot += grad_out[n, level * features + f] * table[row, f]
-                dot *= scale[level]
-                right, up, front = corner & 1, corner >> 1 & 1, corner >> 2
-                u = x if right else one - x
-                v = y if up else one - y
-                w = z if front else one - z
-                grad_positions[n, 0] += (dot if right else -dot) * v * w
-                grad_positions[n, 1] += (dot if up else -dot) * u * w
-                grad_positions[n, 2] += (dot if front else -dot) * u * v
+    for block in numba.prange(_blocks(index.shape[1])):
+        points = slice(block * BLOCK, min(block * BLOCK + BLOCK, index.shape[1]))
+        for level in range(index.shape[0]):
+            here, place = index[level, points], fraction[level, points]
+            first, out = level * len(lanes), grad_positions[points]
+            _position_gradient(grad_out[points], table, here, place, scale[level], first, lanes, out)

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.kernels.compiled import device_function, kernel
@@ -36,9 +37,17 @@ _FROM_MIDDLE: list[float] = _window()[_RADIUS:].tolist()
 
 def ssim(image: Float[Tensor, "H W C"], target: Float[Tensor, "H W C"]) -> Float[Tensor, ""]:
     """Mean SSIM over all pixels and channels; values in [0, 1]. No gradient reaches `target`."""
+    return l1_and_ssim(image, target)[1]
+
+
+def l1_and_ssim(
+    image: Float[Tensor, "H W C"], target: Float[Tensor, "H W C"]
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """Mean absolute difference and mean SSIM, as `ssim`."""
+    target = target.detach()
     if image.dtype == target.dtype == torch.float32 and image.device.type == "cpu":
-        return _SsimOnCpu.apply(image, target.detach())
-    return ssim_reference(image, target.detach())
+        return _OnCpu.apply(image, target)
+    return functional.l1_loss(image, target), ssim_reference(image, target)
 
 
 def ssim_reference(image: Float[Tensor, "H W C"], target: Float[Tensor, "H W C"]) -> Float[Tensor, ""]:
@@ -69,17 +78,30 @@ class _Blur(torch.autograd.Function):
         return _Blur.apply(*grad_outputs)
 
 
-class _SsimOnCpu(torch.autograd.Function):
-    """`ssim_reference` fused, with a gradient to the image only."""
+class _OnCpu(torch.autograd.Function):
+    """L1 and `ssim_reference` fused, with a gradient to the image only.
+
+    Where image and target are alike all over a window, as on the background, SSIM is 1, its most, and so its gradient
+    is 0: all is done in the box of the pixels that differ, grown by a window.
+    """
 
     @staticmethod
-    def forward(ctx: Any, image: Tensor, target: Tensor) -> Tensor:
-        image, target = image.detach().contiguous(), target.contiguous()
-        height, _, channels = image.shape
-        slopes, row_sums = torch.empty(3, height, image[0].numel()), np.empty(height)
-        _forward(_rows(image), _rows(target), channels, _window().float().numpy(), slopes.numpy(), row_sums)
-        ctx.save_for_backward(image, target, slopes)
-        return image.new_tensor(row_sums.sum() / image.numel())
+    def forward(ctx: Any, image: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        height, width, channels = image.shape
+        total, top, bottom, left, right = _difference(image.detach().numpy(), target.numpy())
+        around = [max(x, 0) for x in (top - 2 * _RADIUS, bottom + 2 * _RADIUS, left - 2 * _RADIUS, right + 2 * _RADIUS)]
+        y0, y1, x0, x1 = around
+        x, y = (values.detach()[y0:y1, x0:x1].contiguous() for values in (image, target))
+        # Windows that see a difference, within the box.
+        rows = max(top - _RADIUS, 0) - y0, min(bottom + _RADIUS, height) - y0
+        columns = max(left - _RADIUS, 0) - x0, min(right + _RADIUS, width) - x0
+        slopes, row_sums = torch.zeros(3, len(x), x[0].numel() if len(x) else 0), np.zeros(len(x))
+        _forward(_rows(x), _rows(y), channels, _window().float().numpy(), (*rows, *columns), slopes.numpy(), row_sums)
+        ctx.save_for_backward(x, y, slopes)
+        ctx.shape, ctx.around = image.shape, around
+        count = (rows[1] - rows[0]) * (columns[1] - columns[0]) * channels
+        ssim = 1 - (count - row_sums.sum()) / image.numel()
+        return image.new_tensor(total / image.numel()), image.new_tensor(ssim)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
@@ -87,12 +109,13 @@ class _SsimOnCpu(torch.autograd.Function):
 
 
 @once_differentiable
-def _gradient(ctx: Any, grad_out: Float[Tensor, ""]) -> Float[Tensor, "H W C"]:
+def _gradient(ctx: Any, grad_l1: Float[Tensor, ""], grad_ssim: Float[Tensor, ""]) -> Float[Tensor, "H W C"]:
     image, target, slopes = ctx.saved_tensors
-    gradient = torch.empty_like(image)
-    scale = np.float32(grad_out.item() / image.numel())
-    window = _window().float().numpy()
-    _backward(_rows(image), _rows(target), image.shape[-1], window, slopes.numpy(), scale, _rows(gradient))
+    (height, width, channels), (y0, y1, x0, x1) = ctx.shape, ctx.around
+    gradient = torch.zeros(channels, height, width).movedim(0, -1)  # plane by plane, as composited images lie
+    scales = [np.float32(x.item() / gradient.numel()) for x in (grad_l1, grad_ssim)]
+    window, part = _window().float().numpy(), gradient[y0:y1, x0:x1].numpy()
+    _backward(_rows(image), _rows(target), channels, window, slopes.numpy(), *scales, part)
     return gradient
 
 
@@ -127,11 +150,12 @@ def _add_moments(columns, margin, weight, x, y):
 
 
 @device_function
-def _add_along(out, window, padded, channels):
-    """Filter rows [K, W * C + margins] along their width into `out` [K, W * C]."""
+def _add_along(out, window, padded, channels, first):
+    """Filter rows [K, W * C + margins] along their width into `out`, from the column `first` on."""
     for k in range(out.shape[0]):
         for tap in range(_SIZE):
-            _add(out[k], window[tap], padded[k, tap * channels : tap * channels + out.shape[1]])
+            start = (first + tap) * channels
+            _add(out[k], window[tap], padded[k, start : start + out.shape[1]])
 
 
 @device_function
@@ -157,23 +181,42 @@ def _similarity(moments, by_mean, by_square, by_product):
     return total
 
 
+@device_function
+def _difference(image, target):
+    """Sum of |image - target|, and the box of the pixels that differ: top, bottom, left, right, end exclusive."""
+    height, width, channels = image.shape
+    total, top, bottom, left, right = 0.0, height, 0, width, 0
+    for i in range(height):
+        for j in range(width):
+            differs = False
+            for c in range(channels):
+                if image[i, j, c] != target[i, j, c]:  # so does NaN
+                    total += abs(image[i, j, c] - target[i, j, c])
+                    differs = True
+            if differs:
+                top, bottom, left, right = min(top, i), i + 1, min(left, j), max(right, j + 1)
+    return total, min(top, bottom), bottom, min(left, right), right
+
+
 @kernel
-def _forward(image, target, channels, window, slopes, row_sums):
-    """Sums of SSIM per row, and its slopes [3, H, W * C] by the filtered image, its square and its product."""
+def _forward(image, target, channels, window, inner, slopes, row_sums):
+    """Sums of SSIM per row, and its slopes [3, H, W * C] by the filtered image, its square and its product; of the
+    windows `inner`: rows, then columns, first and end."""
     height, n = image.shape
     margin = _RADIUS * channels
-    for y in numba.prange(height):
+    first, end = inner[2] * channels, inner[3] * channels
+    for y in numba.prange(inner[0], inner[1]):
         columns = np.zeros((5, n + 2 * margin), np.float32)  # filtered down the columns; zeros left and right
         for tap in range(max(0, _RADIUS - y), min(_SIZE, height + _RADIUS - y)):
             _add_moments(columns, margin, window[tap], image[y + tap - _RADIUS], target[y + tap - _RADIUS])
-        moments = np.zeros((5, n), np.float32)
-        _add_along(moments, window, columns, channels)
-        row_sums[y] = _similarity(moments, slopes[0, y], slopes[1, y], slopes[2, y])
+        moments = np.zeros((5, end - first), np.float32)
+        _add_along(moments, window, columns, channels, inner[2])
+        row_sums[y] = _similarity(moments, slopes[0, y, first:end], slopes[1, y, first:end], slopes[2, y, first:end])
 
 
 @kernel
-def _backward(image, target, channels, window, slopes, scale, gradient):
-    """Gradient [H, W * C] of `scale` times the sum of SSIM by the image."""
+def _backward(image, target, channels, window, slopes, scale_l1, scale_ssim, gradient):
+    """Gradient [H, W, C] by the image of the sums of |image - target| and of SSIM, times their scales."""
     height, n = image.shape
     margin = _RADIUS * channels
     for y in numba.prange(height):
@@ -182,6 +225,9 @@ def _backward(image, target, channels, window, slopes, scale, gradient):
             for k in range(3):
                 _add(columns[k, margin : margin + n], window[tap], slopes[k, y + tap - _RADIUS])
         sums = np.zeros((3, n), np.float32)
-        _add_along(sums, window, columns, channels)
-        for i in range(n):
-            gradient[y, i] = scale * (sums[0, i] + 2 * image[y, i] * sums[1, i] + target[y, i] * sums[2, i])
+        _add_along(sums, window, columns, channels, 0)
+        for j in range(n // channels):
+            for c in range(channels):
+                i = j * channels + c
+                of_ssim = sums[0, i] + 2 * image[y, i] * sums[1, i] + target[y, i] * sums[2, i]
+                gradient[y, j, c] = scale_ssim * of_ssim + scale_l1 * np.sign(image[y, i] - target[y, i])

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from fmgs_nerfstudio.kernels.compiled import takes
 from fmgs_nerfstudio.kernels.directions import facing_away_on_cpu, normals_on_cpu
+from fmgs_nerfstudio.kernels.normal_maps import normals_of_depth, on_cpu
 from fmgs_nerfstudio.rendering.layers import Camera
 
 
@@ -17,6 +18,14 @@ def depth_to_normal(depth: Float[Tensor, "H W"], camera: Camera) -> Float[Tensor
 
     Zero on the image's border and where the pixel or one of its four neighbours has depth 0.
     """
+    if on_cpu(depth) and not depth.requires_grad:
+        (fx, _, cx), (_, fy, cy), _ = camera.K.tolist()
+        return normals_of_depth(depth, (fx, fy), (cx, cy))
+    return depth_to_normal_reference(depth, camera)
+
+
+def depth_to_normal_reference(depth: Float[Tensor, "H W"], camera: Camera) -> Float[Tensor, "H W 3"]:
+    """`depth_to_normal` in plain torch, differentiable, for any device and dtype."""
     fx, fy, cx, cy = camera.K[0, 0], camera.K[1, 1], camera.K[0, 2], camera.K[1, 2]
     y, x = torch.meshgrid(
         torch.arange(camera.height, device=depth.device), torch.arange(camera.width, device=depth.device), indexing="ij"
