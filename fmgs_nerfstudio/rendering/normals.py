@@ -51,7 +51,8 @@ def surfel_normals(tangents: Float[Tensor, "N 3 S"], camera: Camera) -> Float[Te
     Those that face away are not turned towards the camera, as 2DGS does for surfels without an outer side: along a
     silhouette, where they shine through, that would point them inwards.
     """
-    return surfel_normals_along(tangents, camera.viewmat[:3, :3] * camera.viewmat.new_tensor([[1.0], [-1.0], [-1.0]]))
+    x, y, z = camera.viewmat[:3, :3]
+    return surfel_normals_along(tangents, torch.stack([x, -y, -z]))
 
 
 def surfel_normals_along(tangents: Float[Tensor, "N 3 S"], axes: Float[Tensor, "3 3"]) -> Float[Tensor, "N 3"]:
