@@ -128,12 +128,16 @@ class _CovariancesOnCpu(torch.autograd.Function):
         return made
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
-        (tangents,) = ctx.saved_tensors
-        gradient = torch.empty_like(tangents)
-        _covariances_backward(tangents.numpy(), grad_outputs[0].contiguous().numpy(), gradient.numpy())
-        return gradient
+        return _tangents_gradient(ctx, *grad_outputs)
+
+
+@once_differentiable
+def _tangents_gradient(ctx: Any, grad_out: Float[Tensor, "N 3 3"]) -> Float[Tensor, "N 3 S"]:
+    (tangents,) = ctx.saved_tensors
+    gradient = torch.empty_like(tangents)
+    _covariances_backward(tangents.numpy(), grad_out.contiguous().numpy(), gradient.numpy())
+    return gradient
 
 
 @device_function

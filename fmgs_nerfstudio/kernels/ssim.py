@@ -113,9 +113,9 @@ def _gradient(ctx: Any, grad_l1: Float[Tensor, ""], grad_ssim: Float[Tensor, ""]
     image, target, slopes = ctx.saved_tensors
     (height, width, channels), (y0, y1, x0, x1) = ctx.shape, ctx.around
     gradient = torch.zeros(channels, height, width).movedim(0, -1)  # plane by plane, as composited images lie
-    scales = [np.float32(x.item() / gradient.numel()) for x in (grad_l1, grad_ssim)]
+    scale_l1, scale_ssim = (np.float32(x.item() / gradient.numel()) for x in (grad_l1, grad_ssim))
     window, part = _window().float().numpy(), gradient[y0:y1, x0:x1].numpy()
-    _backward(_rows(image), _rows(target), channels, window, slopes.numpy(), *scales, part)
+    _backward(_rows(image), _rows(target), channels, window, slopes.numpy(), scale_l1, scale_ssim, part)
     return gradient
 
 

@@ -138,8 +138,8 @@ def test_a_label_that_is_no_class(label):
 def test_deviation_from_the_mean_of_a_class():
     features = rand(200, 32).requires_grad_()
     labels = torch.randint(20, (200,), generator=torch.Generator().manual_seed(0)) + 3
-    pair = (f(features, labels, 28) for f in (classes.deviation_from_mean, classes.deviation_from_mean_reference))
-    agree(*pair, features)
+    found = classes.deviation_from_mean(features, labels, 28)
+    agree(found, classes.deviation_from_mean_reference(features, labels, 28), features)
     with pytest.raises(IndexError, match="out of bounds"):
         classes.deviation_from_mean(features, labels, 10)
 
