@@ -200,7 +200,8 @@ def crop_to_person(camera: Cameras, batch: Batch, margin: float | None) -> tuple
     """
     if margin is None:
         return camera, batch.copy()
-    rows, columns = (batch["mask"][..., 0].amax(dim).nonzero().flatten() for dim in (1, 0))
+    mask = batch["mask"][..., 0].numpy(force=True)  # whose maxima are ten times as fast as torch's
+    rows, columns = (np.flatnonzero(mask.max(axis)) for axis in (1, 0))
     if len(rows) == 0:
         return camera, batch.copy()
     grow = round(margin * max(int(rows[-1] - rows[0]), int(columns[-1] - columns[0])))

@@ -65,9 +65,9 @@ class _CrossEntropyOnCpu(torch.autograd.Function):
 
 @once_differentiable
 def _gradient(ctx: Any, grad_out: Float[Tensor, ""]) -> Float[Tensor, "H W C"]:
-    planes = ctx.saved_tensors[0]
-    gradient = torch.empty_like(planes)
-    _backward(*(x.numpy() for x in ctx.saved_tensors), np.float32(grad_out.item()), gradient.numpy())
+    planes, labels, log_sums, starts = ctx.saved_tensors
+    gradient, scale = torch.empty_like(planes), np.float32(grad_out.item())
+    _backward(planes.numpy(), labels.numpy(), log_sums.numpy(), starts.numpy(), scale, gradient.numpy())
     return gradient.movedim(0, -1)
 
 

@@ -79,7 +79,8 @@ def normals_of_depth(
 ) -> Float[Tensor, "H W 3"]:
     """`rendering.depth_to_normal` fused, without a gradient; float32 on a CPU; intrinsics in pixels."""
     out = planes(*depth.shape)
-    _normals_of_depth(depth.detach().contiguous().numpy(), *(np.float32(x) for x in (*focal, *centre)), out.numpy())
+    fx, fy, cx, cy = (np.float32(x) for x in (*focal, *centre))
+    _normals_of_depth(depth.detach().contiguous().numpy(), fx, fy, cx, cy, out.numpy())
     return out
 
 

@@ -36,10 +36,14 @@ class _WithSlope(torch.autograd.Function):
         return x.new_tensor(value)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
-        (slope,) = ctx.saved_tensors
-        return slope * grad_outputs[0], None, None
+        return _scaled(ctx, *grad_outputs), None, None
+
+
+@once_differentiable
+def _scaled(ctx: Any, grad_out: Float[Tensor, ""]) -> Tensor:
+    (slope,) = ctx.saved_tensors
+    return slope * grad_out
 
 
 # --- |a - b| ----------------------------------------------------------------------------------------------------------
@@ -153,7 +157,7 @@ def binary_cross_entropy(p: Float[Tensor, "*pixels"], target: Float[Tensor, "*pi
     total = _binary_cross_entropy(
         p.detach().contiguous().view(-1).numpy(), target.contiguous().view(-1).numpy(), margin, slope.view(-1).numpy()
     )
-    return with_slope(p, total, slope)
+    return with_slope(p, float(total), slope)
 
 
 def binary_cross_entropy_reference(

@@ -17,12 +17,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.kernels.compiled import device_function, kernel
+from fmgs_nerfstudio.kernels.simd import LANES, load, splat, store, where
 
 _SIZE, _SIGMA = 11, 1.5
 _RADIUS = _SIZE // 2
 _C1, _C2 = 0.01**2, 0.03**2
+ZERO, ONE, TWO, C1, C2 = (np.float32(x) for x in (0, 1, 2, _C1, _C2))
 
 
 def _window() -> Float[Tensor, "11"]:
@@ -89,16 +90,18 @@ class _OnCpu(torch.autograd.Function):
     def forward(ctx: Any, image: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         height, width, channels = image.shape
         total, top, bottom, left, right = _difference(image.detach().numpy(), target.numpy())
-        around = [max(x, 0) for x in (top - 2 * _RADIUS, bottom + 2 * _RADIUS, left - 2 * _RADIUS, right + 2 * _RADIUS)]
-        y0, y1, x0, x1 = around
-        x, y = (values.detach()[y0:y1, x0:x1].contiguous() for values in (image, target))
+        y0, y1 = max(top - 2 * _RADIUS, 0), min(bottom + 2 * _RADIUS, height)
+        x0, x1 = max(left - 2 * _RADIUS, 0), min(right + 2 * _RADIUS, width)
+        shape = y1 - y0, (x1 - x0) * channels, channels
+        x, y = (_flat(values.detach()[y0:y1, x0:x1]) for values in (image, target))
         # Windows that see a difference, within the box.
         rows = max(top - _RADIUS, 0) - y0, min(bottom + _RADIUS, height) - y0
         columns = max(left - _RADIUS, 0) - x0, min(right + _RADIUS, width) - x0
-        slopes, row_sums = torch.zeros(3, len(x), x[0].numel() if len(x) else 0), np.zeros(len(x))
-        _forward(_rows(x), _rows(y), channels, _window().float().numpy(), (*rows, *columns), slopes.numpy(), row_sums)
-        ctx.save_for_backward(x, y, slopes)
-        ctx.shape, ctx.around = image.shape, around
+        slopes, row_sums = np.zeros(3 * shape[0] * shape[1] + LANES, np.float32), np.zeros(shape[0])
+        of_rows, window = slopes[:-LANES].reshape(3, *shape[:2]), _window().float().numpy()
+        _forward(x.numpy(), y.numpy(), shape, window, (*rows, *columns), of_rows, row_sums)
+        ctx.save_for_backward(x, y, torch.from_numpy(slopes))
+        ctx.whole, ctx.shape, ctx.place = image.shape, shape, (slice(y0, y1), slice(x0, x1))
         count = (rows[1] - rows[0]) * (columns[1] - columns[0]) * channels
         ssim = 1 - (count - row_sums.sum()) / image.numel()
         return image.new_tensor(total / image.numel()), image.new_tensor(ssim)
@@ -111,73 +114,29 @@ class _OnCpu(torch.autograd.Function):
 @once_differentiable
 def _gradient(ctx: Any, grad_l1: Float[Tensor, ""], grad_ssim: Float[Tensor, ""]) -> Float[Tensor, "H W C"]:
     image, target, slopes = ctx.saved_tensors
-    (height, width, channels), (y0, y1, x0, x1) = ctx.shape, ctx.around
+    height, width, channels = ctx.whole
     gradient = torch.zeros(channels, height, width).movedim(0, -1)  # plane by plane, as composited images lie
-    scales = [np.float32(x.item() / gradient.numel()) for x in (grad_l1, grad_ssim)]
-    window, part = _window().float().numpy(), gradient[y0:y1, x0:x1].numpy()
-    _backward(_rows(image), _rows(target), channels, window, slopes.numpy(), *scales, part)
+    scale_l1, scale_ssim = (np.float32(x.item() / gradient.numel()) for x in (grad_l1, grad_ssim))
+    window, part = _window().float().numpy(), gradient[ctx.place].numpy()
+    _backward(image.numpy(), target.numpy(), ctx.shape, window, slopes.numpy(), scale_l1, scale_ssim, part)
     return gradient
 
 
-def _rows(image: Float[Tensor, "H W C"]) -> Array:
-    """An image as an array [H, W * C]: the neighbour of a value in its row is C further."""
-    return image.view(len(image), -1).numpy()
+def _flat(image: Float[Tensor, "H W C"]) -> Float[Tensor, "n"]:
+    """All values in a row, and LANES zeros."""
+    return functional.pad(image.reshape(-1), (0, LANES))
 
 
-# The helpers below run along one contiguous row each, which LLVM turns into vector instructions.
-
-
-@device_function
-def _add(out, weight, row):
-    """out += weight * row"""
-    for i in range(out.shape[0]):
-        out[i] += weight * row[i]
+# The kernels go along rows of W * C values, eight at a time; buffers are longer by LANES, for the last eight to end in.
 
 
 @device_function
-def _add_moments(columns, margin, weight, x, y):
-    """Add the weighted moments x, y, xx, yy, xy of two rows [W * C] to `columns [5, W * C + margins]`."""
-    middle = slice(margin, margin + x.shape[0])
-    mean_x, mean_y = columns[0, middle], columns[1, middle]
-    square_x, square_y, product = columns[2, middle], columns[3, middle], columns[4, middle]
-    for i in range(x.shape[0]):
-        wx, wy = weight * x[i], weight * y[i]
-        mean_x[i] += wx
-        mean_y[i] += wy
-        square_x[i] += wx * x[i]
-        square_y[i] += wy * y[i]
-        product[i] += wx * y[i]
-
-
-@device_function
-def _add_along(out, window, padded, channels, first):
-    """Filter rows [K, W * C + margins] along their width into `out`, from the column `first` on."""
-    for k in range(out.shape[0]):
-        for tap in range(_SIZE):
-            start = (first + tap) * channels
-            _add(out[k], window[tap], padded[k, start : start + out.shape[1]])
-
-
-@device_function
-def _similarity(moments, by_mean, by_square, by_product):
-    """Sum of SSIM over a row of filtered moments; fills its slopes by the filtered x, xx and xy."""
-    mean_x, mean_y, square_x, square_y, product = moments
-    total = np.float32(0)
-    for i in range(mean_x.shape[0]):
-        squares = mean_x[i] * mean_x[i] + mean_y[i] * mean_y[i]
-        means = mean_x[i] * mean_y[i]
-        luminance = 2 * means + np.float32(_C1)
-        structure = 2 * (product[i] - means) + np.float32(_C2)
-        over_squares = 1 / (squares + np.float32(_C1))
-        over_variances = 1 / (square_x[i] + square_y[i] - squares + np.float32(_C2))
-        both = over_squares * over_variances
-        value = luminance * structure * both
-        by_mean[i] = 2 * (
-            mean_y[i] * (structure - luminance) * both + mean_x[i] * value * (over_variances - over_squares)
-        )
-        by_square[i] = -value * over_variances
-        by_product[i] = 2 * luminance * both
-        total += value
+def _filtered(row, at, window, channels):
+    """Eight values of a row, filtered along its width; the window is as long on both sides of `at`."""
+    total = load(row, at) * window[_RADIUS]
+    for tap in range(1, _RADIUS + 1):
+        pair = load(row, at - tap * channels) + load(row, at + tap * channels)
+        total += pair * window[_RADIUS + tap]
     return total
 
 
@@ -198,36 +157,88 @@ def _difference(image, target):
     return total, min(top, bottom), bottom, min(left, right), right
 
 
+@device_function
+def _taps(y, height):
+    """Where the window of row `y` begins and ends within the image."""
+    return max(0, _RADIUS - y), min(_SIZE, height + _RADIUS - y)
+
+
 @kernel
-def _forward(image, target, channels, window, inner, slopes, row_sums):
+def _forward(image, target, shape, window, inner, slopes, row_sums):
     """Sums of SSIM per row, and its slopes [3, H, W * C] by the filtered image, its square and its product; of the
-    windows `inner`: rows, then columns, first and end."""
-    height, n = image.shape
-    margin = _RADIUS * channels
-    first, end = inner[2] * channels, inner[3] * channels
+    windows `inner`: rows, then columns, first and end. Images are flat, LANES longer than `shape`."""
+    height, n, channels = shape
+    margin, first, end = _RADIUS * channels, inner[2] * channels, inner[3] * channels
+    stride = n + 2 * margin + LANES
     for y in numba.prange(inner[0], inner[1]):
-        columns = np.zeros((5, n + 2 * margin), np.float32)  # filtered down the columns; zeros left and right
-        for tap in range(max(0, _RADIUS - y), min(_SIZE, height + _RADIUS - y)):
-            _add_moments(columns, margin, window[tap], image[y + tap - _RADIUS], target[y + tap - _RADIUS])
-        moments = np.zeros((5, end - first), np.float32)
-        _add_along(moments, window, columns, channels, inner[2])
-        row_sums[y] = _similarity(moments, slopes[0, y, first:end], slopes[1, y, first:end], slopes[2, y, first:end])
+        columns = np.zeros(5 * stride, np.float32)  # filtered down the columns; zeros left and right
+        found = np.empty(4 * (n + LANES), np.float32)  # SSIM and its slopes
+        begin, stop = _taps(y, height)
+        for i in range(0, n, LANES):
+            mean_x = mean_y = square_x = square_y = product = splat(ZERO)
+            for tap in range(begin, stop):
+                at = (y + tap - _RADIUS) * n + i
+                a, b, weight = load(image, at), load(target, at), window[tap]
+                wa, wb = a * weight, b * weight
+                mean_x, mean_y = mean_x + wa, mean_y + wb
+                square_x, square_y, product = square_x + wa * a, square_y + wb * b, product + wa * b
+            at = margin + i
+            store(columns, at, mean_x)
+            store(columns, at + stride, mean_y)
+            store(columns, at + 2 * stride, square_x)
+            store(columns, at + 3 * stride, square_y)
+            store(columns, at + 4 * stride, product)
+        for k in range(5):
+            columns[k * stride + margin + n : (k + 1) * stride] = ZERO
+        for i in range(first, end, LANES):
+            at = margin + i
+            mean_x, mean_y = _filtered(columns, at, window, channels), _filtered(columns, at + stride, window, channels)
+            squares, means = mean_x * mean_x + mean_y * mean_y, mean_x * mean_y
+            variances = _filtered(columns, at + 2 * stride, window, channels)
+            variances = variances + _filtered(columns, at + 3 * stride, window, channels) - squares + C2
+            product = _filtered(columns, at + 4 * stride, window, channels)
+            luminance, structure = means * TWO + C1, (product - means) * TWO + C2
+            over_squares, over_variances = ONE / (squares + C1), ONE / variances
+            both = over_squares * over_variances
+            value = luminance * structure * both
+            by_mean = mean_y * (structure - luminance) * both + mean_x * value * (over_variances - over_squares)
+            store(found, i, value)
+            store(found, i + n + LANES, by_mean * TWO)
+            store(found, i + 2 * (n + LANES), ZERO - value * over_variances)
+            store(found, i + 3 * (n + LANES), luminance * both * TWO)
+        total = np.float32(0)
+        for i in range(first, end):
+            total += found[i]
+            for k in range(3):
+                slopes[k, y, i] = found[i + (k + 1) * (n + LANES)]
+        row_sums[y] = total
 
 
 @kernel
-def _backward(image, target, channels, window, slopes, scale_l1, scale_ssim, gradient):
-    """Gradient [H, W, C] by the image of the sums of |image - target| and of SSIM, times their scales."""
-    height, n = image.shape
+def _backward(image, target, shape, window, slopes, scale_l1, scale_ssim, gradient):
+    """Gradient [H, W, C] by the image of the sums of |image - target| and of SSIM, times their scales. Slopes are flat
+    and LANES longer, too."""
+    height, n, channels = shape
     margin = _RADIUS * channels
+    stride = n + 2 * margin + LANES
     for y in numba.prange(height):
-        columns = np.zeros((3, n + 2 * margin), np.float32)
-        for tap in range(max(0, _RADIUS - y), min(_SIZE, height + _RADIUS - y)):
+        columns, row = np.zeros(3 * stride, np.float32), np.empty(n + LANES, np.float32)
+        begin, stop = _taps(y, height)
+        for i in range(0, n, LANES):
             for k in range(3):
-                _add(columns[k, margin : margin + n], window[tap], slopes[k, y + tap - _RADIUS])
-        sums = np.zeros((3, n), np.float32)
-        _add_along(sums, window, columns, channels, 0)
+                total = splat(ZERO)
+                for tap in range(begin, stop):
+                    total += load(slopes, (k * height + y + tap - _RADIUS) * n + i) * window[tap]
+                store(columns, k * stride + margin + i, total)
+        for k in range(3):
+            columns[k * stride + margin + n : (k + 1) * stride] = ZERO
+        for i in range(0, n, LANES):
+            at, x, y_ = margin + i, load(image, y * n + i), load(target, y * n + i)
+            of_ssim = _filtered(columns, at, window, channels)
+            of_ssim += x * TWO * _filtered(columns, at + stride, window, channels)
+            of_ssim += y_ * _filtered(columns, at + 2 * stride, window, channels)
+            sign = where(x > y_, ONE, where(x < y_, ZERO - ONE, ZERO))
+            store(row, i, of_ssim * scale_ssim + sign * scale_l1)
         for j in range(n // channels):
             for c in range(channels):
-                i = j * channels + c
-                of_ssim = sums[0, i] + 2 * image[y, i] * sums[1, i] + target[y, i] * sums[2, i]
-                gradient[y, j, c] = scale_ssim * of_ssim + scale_l1 * np.sign(image[y, i] - target[y, i])
+                gradient[y, j, c] = row[j * channels + c]
