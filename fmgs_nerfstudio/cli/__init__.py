@@ -1,4 +1,4 @@
-"""The programs. Each starts here: wrong versions of packages, and a missing path, end it in a line before their imports."""
+"""The programs. Each starts here: wrong versions of packages and a missing path end it in a line, before imports."""
 
 import sys
 
