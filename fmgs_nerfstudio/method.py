@@ -25,6 +25,7 @@ from fmgs_nerfstudio.modalities import RenderingConfig
 from fmgs_nerfstudio.model import FMGSModelConfig, default_n_vertices, refines_poses
 from fmgs_nerfstudio.objective import LossWeights
 from fmgs_nerfstudio.pipeline import FMGSPipelineConfig
+from fmgs_nerfstudio.progress import ProgressConfig
 from fmgs_nerfstudio.requirements import insist
 from fmgs_nerfstudio.schedule import DecayConfig, Schedule
 from fmgs_nerfstudio.trainer import FMGSTrainer, start_from
@@ -58,6 +59,13 @@ class FMGSTrainerConfig(TrainerConfig):
         if name == "viewer" and name in vars(self):
             value = with_our_defaults(value, sys.argv)
         super().__setattr__(name, value)
+
+    def print_to_terminal(self) -> None:
+        """One line in place of the host's 300: config.yml has them."""
+        data = self.pipeline.datamanager.data or self.pipeline.datamanager.dataparser.data
+        options = self.get_base_dir() / "config.yml"
+        told = f"{self.method_name}: {self.max_num_iterations:,} steps on {data}; options: {options}"
+        CONSOLE.print(told, markup=False, highlight=False, soft_wrap=True)
 
     def save_config(self) -> None:
         """Read the capture before anything is written, and save the defaults that depend on it as numbers; and beside
@@ -142,7 +150,7 @@ def _trainer(
         pipeline=pipeline,
         optimizers=optimizers,
         machine=MachineConfig(device_type="cuda" if torch.cuda.is_available() else "cpu"),
-        logging=LoggingConfig(steps_per_log=1),
+        logging=LoggingConfig(steps_per_log=1, local_writer=ProgressConfig(), profiler="none"),
         viewer=with_our_defaults(ViewerConfig(quit_on_train_completion=True)),
         vis="viewer+tensorboard",
     )

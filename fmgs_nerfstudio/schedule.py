@@ -22,7 +22,7 @@ class Schedule:
     """Fraction of the run after which the geometry residual is applied (3DGS-Avatar: 0.2)."""
     pose_start: float = 0.4
     """Fraction of the run after which poses are refined (3DGS-Avatar: 0.33). Earlier, they absorb missing clothes."""
-    skinning_fit_steps: int = 400
+    skinning_fit_steps: int = 200
     """Steps that fit the skinning field to the body model's weights before training."""
 
 

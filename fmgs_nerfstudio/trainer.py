@@ -28,6 +28,7 @@ from fmgs_nerfstudio.files import atomic_path, folder_beside, to_disk
 from fmgs_nerfstudio.kernels.memory import keep_freed_memory
 from fmgs_nerfstudio.kernels.threads import one_torch_thread
 from fmgs_nerfstudio.pipeline import FMGSPipeline
+from fmgs_nerfstudio.progress import Progress, ProgressConfig
 from fmgs_nerfstudio.signals import Stopped, StopSignals
 
 _MOST_WAITING = 100
@@ -106,6 +107,9 @@ class FMGSTrainer(Trainer):
         super().__init__(config, local_rank, world_size)
         self.signals = StopSignals()
         self.losses = LossWatch()
+        terminal = config.logging.local_writer
+        shown = terminal.enable and not (isinstance(terminal, ProgressConfig) and terminal.table)
+        self.progress = Progress(config.max_num_iterations, self.base_dir / "training.log", shown)
         self.trained: int | None = None
         """Last step that is in the parameters as a whole."""
         self.saved: int | None = None
@@ -135,7 +139,7 @@ class FMGSTrainer(Trainer):
             SystemExit: with status 130, 143 or 129 after Ctrl-C, SIGTERM or SIGHUP; with 1 where a loss is not finite
                 or the disk is full. Says what is saved, where, and the command that goes on.
         """
-        with self._ends_in_words():
+        with self._ends_in_words(), self.progress:
             super().train()
 
     def train_iteration(self, step: int) -> TRAIN_INTERATION_OUTPUT:
@@ -151,10 +155,12 @@ class FMGSTrainer(Trainer):
         if step_check(step, self.config.logging.steps_per_log, run_at_zero=True) or len(self.losses) >= _MOST_WAITING:
             losses = self.losses.fetch()
             loss = losses.pop("their sum")
+            self.progress.saw(float(loss), float(metrics["psnr"]))
         return loss, losses, metrics
 
     def _step_is_whole(self, step: int) -> None:
         self.trained = step
+        self.progress.done(step)
         self.signals.release()
 
     # --- checkpoints --------------------------------------------------------------------------------------------------

@@ -1,5 +1,11 @@
-"""The programs. Each starts here: with wrong versions of other packages it ends in a line, before it imports them."""
+"""The programs. Each starts here: wrong versions of packages and a missing path end it in a line, before imports."""
 
+import sys
+
+from fmgs_nerfstudio.early import refuse_missing
+from fmgs_nerfstudio.quiet import silence
 from fmgs_nerfstudio.requirements import insist
 
 insist()
+refuse_missing(sys.argv)
+silence()

@@ -14,7 +14,6 @@ import cv2
 import numpy as np
 from fmgs_dataparsers.conventions import PixelCentres
 from jaxtyping import Bool, Float
-from scipy.stats import trim_mean
 
 from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.judge.silhouette import Silhouettes, View
@@ -48,7 +47,8 @@ def pixel_centres_doubt(shifts: Mapping[str, Sequence[Float[Array, "2"]]], read_
     pooled = np.array([shift for members in shifts.values() for shift in members]).reshape(-1, 2)
     if len(pooled) < _LEAST_FRAMES:
         return None
-    mean = trim_mean(pooled, 0.2)
+    cut = len(pooled) // 5  # a fifth at each end may be outliers
+    mean = np.sort(pooled, axis=0)[cut : len(pooled) - cut].mean(0)
     error = 1.4826 * np.median(np.abs(pooled - np.median(pooled, 0)), 0) / np.sqrt(len(pooled))
     # What is at half and read as whole is drawn half a pixel too far right and down.
     sign = -1 if read_as == "whole" else 1

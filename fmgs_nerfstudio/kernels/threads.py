@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import contextmanager
 
+import numba
 import torch
 
 
@@ -21,3 +22,19 @@ def one_torch_thread() -> Generator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+@contextmanager
+def one_thread() -> Generator[None]:
+    """torch and numba work on the calling thread alone: for small work.
+
+    Threads meet at the end of each parallel region. Where regions last microseconds, they mostly wait; and where another
+    program has one of the cores, each meeting waits for the scheduler to give it back: milliseconds.
+    """
+    threads = numba.get_num_threads()
+    numba.set_num_threads(1)
+    try:
+        with one_torch_thread():
+            yield
+    finally:
+        numba.set_num_threads(threads)

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torchmetrics.functional.image.lpips import _LPIPS  # pyright: ignore[reportPrivateUsage] -- public names load weights
 
 from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.console import log
@@ -63,6 +62,8 @@ class Lpips:
     """torchmetrics' network, with its heads and a backbone that was found."""
 
     def __init__(self, net: Net, backbone: Backbone, device: torch.device | None = None) -> None:
+        from torchmetrics.functional.image.lpips import _LPIPS  # pyright: ignore[reportPrivateUsage] -- slow to import
+
         # The network is private to torchmetrics, whose public classes would download the backbone. It starts with
         # random weights, which must not move the draws of a training run.
         with torch.random.fork_rng(devices=[]):

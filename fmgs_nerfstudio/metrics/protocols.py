@@ -27,7 +27,6 @@ from typing import Literal
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from fmgs_nerfstudio.kernels.ssim import ssim
 from fmgs_nerfstudio.metrics.lpips import Lpips, Net
@@ -79,11 +78,15 @@ def views(
 
 def psnr(image: Float[Tensor, "... 3"], truth: Float[Tensor, "... 3"]) -> float:
     """Peak signal-to-noise ratio of the mean squared error, in dB, for values in 0..1."""
+    from torchmetrics.functional.image import peak_signal_noise_ratio  # a second to import, and ns-train imports us
+
     return float(peak_signal_noise_ratio(image, truth, data_range=1.0))
 
 
 def psnr_of_channels(image: Float[Tensor, "P 3"], truth: Float[Tensor, "P 3"]) -> float:
     """Mean of the three channels' PSNRs, in dB: 3DGS's function on an image without a batch axis."""
+    from torchmetrics.functional.image import peak_signal_noise_ratio
+
     return float(peak_signal_noise_ratio(image, truth, data_range=1.0, dim=0))
 
 
@@ -101,6 +104,8 @@ def ssim_inside(
     `data_range`: skimage up to 0.19 took 2 for float images that it was told nothing about, whatever their values;
     the larger range gives the larger SSIM.
     """
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
     uniform = window == "uniform7"
     size = 7 if uniform else 11
     # Pixel by pixel in memory: torch filters planes of three channels 2 to 50 times more slowly on CPUs.

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from fmgs_nerfstudio.kernels import classes, cross_entropy, isometry, normal_maps, pixel_sums, ssim
+from fmgs_nerfstudio.kernels import classes, cross_entropy, normal_maps, pixel_sums, ssim
 from fmgs_nerfstudio.rendering import Camera, depth_to_normal
 from fmgs_nerfstudio.rendering.normals import depth_to_normal_reference
 
@@ -171,23 +170,3 @@ def test_similarity_in_the_box_of_what_differs(box, background):
     found = torch.stack(ssim.l1_and_ssim(image, cropped(target)))
     x, y = image.double(), target.double()
     agree(found, torch.stack([(x - y).abs().mean(), ssim.ssim_reference(x, y)]).float(), image, rtol=1e-3, atol=1e-6)
-
-
-@pytest.mark.parametrize("columns", [(), (0, 1, 2, 4, 5, 8)])
-@pytest.mark.parametrize("learned", [(True, True), (False, True), (True, False)])
-def test_isometry_of_the_sides_that_learn(columns, learned):
-    sides = [rand(50, 9, seed=s).requires_grad_(learns) for s, learns in enumerate(learned)]
-    neighbours = torch.from_numpy(np.random.default_rng(0).integers(0, 50, (50, 4)))
-    functions = (isometry.distance_change, isometry.distance_change_reference)
-    pair = [f((sides[0], sides[1]), neighbours, columns) for f in functions]
-    for side, learns in zip(sides, learned, strict=True):
-        if learns:
-            grads = [torch.autograd.grad(value, side, retain_graph=True)[0] for value in pair]
-            torch.testing.assert_close(*grads, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(*pair)
-
-
-@pytest.mark.parametrize("scales", [2, 3])
-def test_covariances(scales):
-    tangents = rand(30, 3, scales).requires_grad_()
-    agree(isometry.covariances(tangents), isometry.covariances_reference(tangents), tangents)

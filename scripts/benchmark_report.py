@@ -1,0 +1,51 @@
+"""Tables of what `scripts/benchmark` found."""
+
+from __future__ import annotations
+
+from benchmark_measure import Json, least_ms
+from rich.console import Console
+from rich.table import Table
+
+_TIMED = ("forward", "forward + backward", "encode", "fit", "frame", "step")
+
+
+def show(suite: str, rows: list[Json], reached: Json) -> None:
+    """Print one suite; times are minimum and median in milliseconds, ratios of minima to ours of the same thing."""
+    table = Table(title=suite)
+    for head in ("what", "who", "min", "median", "ours is", "at best"):
+        table.add_column(head, justify="left" if head in ("what", "who") else "right")
+    lines = [line for row in rows for line in _lines(row, reached)]
+    ours = {what: least for what, who, least, *_ in lines if who == "ours"}
+    for what, who, least, median, best in lines:
+        ratio = f"{least / ours[what]:.1f} x" if who != "ours" and ours.get(what) and least else ""
+        table.add_row(what, who, _number(least), _number(median), ratio, _number(best))
+    console = Console(width=max(100, Console().width))
+    console.print(table)
+    for row in rows:
+        if "error" in row:
+            console.print(f"{row['what']}, {row['who']}: {row['error']}", markup=False)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
+
+
+def _lines(row: Json, reached: Json) -> list[tuple[str, str, float | None, float | None, float | None]]:
+    """What, whose, minimum, median, and the machine's best (the roofline), in milliseconds."""
+    what, who, work = row["what"], row["who"], row.get("work", {})
+    lines: list[tuple[str, str, float | None, float | None, float | None]] = []
+    for name, times in {**{n: row[n] for n in _TIMED if n in row}, **row.get("stages", {})}.items():
+        best = least_ms(work[name], reached) if name in work else None
+        lines.append((f"{what}, {name}", who, times["min_ms"], times["median_ms"], best))
+    if "seconds" in row and isinstance(row["seconds"], dict):
+        lines += [(f"{what}, to {target} dB", who, 1000 * s, None, None) for target, s in row["seconds"].items()]
+        step, seconds, psnr = row["curve"][-1]
+        lines.append((f"{what}, {step} steps, {psnr:.1f} dB", who, 1000 * seconds, None, None))
+    elif "seconds" in row:
+        lines.append((f"{what}, clock", who, 1000 * row["seconds"], None, None))
+        lines.append((f"{what}, processors", who, 1000 * row["processor_seconds"], None, None))
+    if "alone" in row and not ("error" in row["alone"] or "error" in row["crowd"]):
+        for name in (n for n in _TIMED if n in row["alone"]):
+            alone, beside = row["alone"][name]["median_ms"], row["crowd"][name]["median_ms"]
+            lines.append((f"{what}: alone, and x {beside / alone:.2f} in a crowd", who, alone, beside, None))
+    return lines
