@@ -19,7 +19,7 @@ from support.trainer_runs import config_for, train
 from support.zju_capture import SIZE, write_capture
 from torch import Tensor, nn
 
-from fmgs_nerfstudio import surfels
+from fmgs_nerfstudio import method, surfels
 from fmgs_nerfstudio.cli import animate, export
 from fmgs_nerfstudio.evaluation.pictures import held_out_sheet, orbit, turnaround
 from fmgs_nerfstudio.evaluation.report.results import _at_rest
@@ -47,6 +47,7 @@ Numbers = dict[str, Tensor]
 def _no_card(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Replaced is what a card alone can do, and made shorter what takes long."""
     monkeypatch.setitem(_OF_SURFELS, "cuda", rasterize_held)
+    monkeypatch.setattr(method, "check_backend", lambda: None)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device=None: None)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "fake")
     monkeypatch.setattr(baking, "DIRECTIONS", 20)
@@ -315,7 +316,7 @@ def test_3d_gaussians(capture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
         return rasterize_held([layer._replace(tangents=layer.tangents[..., :2]) for layer in layers], camera)
 
     monkeypatch.setitem(_OF_GAUSSIANS, "cuda", draw)
-    monkeypatch.setattr(surfels, "_check_3d", lambda config: None)
+    monkeypatch.setattr(surfels, "check_kind", lambda config, on_card: None)
     made = config_for(capture, tmp_path, 1)
     made.pipeline.model.surfels, made.machine.device_type = SurfelsConfig(guided=False, kind="3d"), "cuda"
     model = train(made).pipeline.model

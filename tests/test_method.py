@@ -114,5 +114,5 @@ def test_paths_in_the_saved_config_are_absolute(tmp_path: Path, monkeypatch: pyt
 
 def test_mixed_precision_is_refused_by_name() -> None:
     config = parse("--data", "capture", "--mixed-precision", "True")
-    with pytest.raises(ValueError, match="--mixed-precision True"):
+    with pytest.raises(SystemExit, match="--mixed-precision True"):
         config.setup()

@@ -22,14 +22,18 @@ _NATIVE_CHANNELS = (1, 2, 3, 4, 8, 16, 32, 64)
 def check_backend() -> None:
     """Import gsplat's kernels (the first time, its nvcc build takes minutes).
 
-    Raises RuntimeError if gsplat has none: 1.4 would go on to an AttributeError of None.
+    Raises RuntimeError if gsplat has none, with the two ways out: 1.4 would go on to an AttributeError of None.
     """
-    if importlib.import_module("gsplat.cuda._backend")._C is None:
-        raise RuntimeError(
-            "gsplat has no CUDA kernels: it compiles them at first use, and found no nvcc on the PATH. Install the "
-            f"CUDA toolkit of this torch's version ({torch.version.cuda}), or run on the CPU: "
-            "--machine.device-type cpu"
-        )
+    why = "found no nvcc on the PATH"
+    try:
+        if importlib.import_module("gsplat.cuda._backend")._C is not None:
+            return
+    except (RuntimeError, ImportError, OSError) as error:  # nvcc of another version, or a build that failed
+        why = f"could not: {error}"
+    raise RuntimeError(
+        f"gsplat has no CUDA kernels: it compiles them at first use, and {why}. Install the CUDA toolkit of this "
+        f"torch's version ({torch.version.cuda}), or run on the CPU: --machine.device-type cpu"
+    )
 
 
 @torch.no_grad()
