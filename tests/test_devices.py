@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -11,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 from fmgs_dataparsers.parser import FMGSDataParserConfig
-from gsplat.cuda import _wrapper
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.scene_box import SceneBox
 from support.fake_cuda import counted, fake_cuda, rasterize_held
+from support.gsplat_backend import install_backend
 from support.trainer_runs import config_for, train
 from support.zju_capture import SIZE, write_capture
 from torch import Tensor, nn
@@ -297,16 +298,23 @@ def kernel_on_the_card(name: str) -> Callable[..., object]:
 
 
 def test_gsplats_kernels_get_tensors_of_the_card(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda, "check_backend", lambda: None)
-    monkeypatch.setattr(_wrapper, "_make_lazy_cuda_func", kernel_on_the_card)
-    layer = Layer(*(torch.rand(5, *shape).to("cuda").requires_grad_() for shape in ((3,), (3, 2), (), (5,))))
+    """Layers as a step has them, three geometries with a gradient: few operations beside the kernels."""
+    names = (f"{name}_2dgs" for name in ("rasterize_to_pixels_fwd", "rasterize_to_pixels_bwd"))
+    kernels = {name: kernel_on_the_card(name) for name in ("isect_tiles", "isect_offset_encode", *names)}
+    install_backend(monkeypatch, SimpleNamespace(**kernels))
+    layers = [
+        Layer(*(torch.rand(5, *shape).to("cuda").requires_grad_(i < 3) for shape in ((3,), (3, 2), (), (channels,))))
+        for i, channels in enumerate((4, 2, 3, 28))
+    ]
     viewmat, K = torch.eye(4, device="cuda"), torch.eye(3, device="cuda")
     with counted() as counts:
-        (image,) = cuda.rasterize_cuda([layer], Camera(viewmat, K, 20, 18))
-        image.sum().backward()
+        images = cuda.rasterize_cuda(layers, Camera(viewmat, K, 20, 18), 2)
+        torch.cat(images, dim=-1).sum().backward()
     assert not counts.waits  # but gsplat's own
-    assert image.shape == (18, 20, 5)
-    assert all(value.grad is not None and value.grad.is_cuda for value in layer)
+    assert sum(counts.operations.values()) <= 200, counts.operations
+    assert [image.shape[-1] for image in images] == [4, 2, 3, 28]
+    assert all(image.shape[:2] == (18, 20) for image in images)
+    assert all(value.grad is not None and value.grad.is_cuda for layer in layers[:3] for value in layer)
 
 
 def test_3d_gaussians(capture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
