@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +20,7 @@ from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.datamanagers.full_images_datamanager import FullImageDatamanager, FullImageDatamanagerConfig
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.data.datasets.base_dataset import InputDataset
+from nerfstudio.utils import comms
 from torch import Tensor
 
 from fmgs_nerfstudio.arrays import Array
@@ -128,7 +130,7 @@ def refuse_unready(capture: Capture, check_fit: bool) -> None:
 
 class FMGSDataManager(FullImageDatamanager[AvatarDataset]):
     """nerfstudio's full-image data manager with two differences: what is cached, and that the frame of a step depends
-    on seed and step alone, so that a resumed run sees the same frames (nerfstudio saves no random state)."""
+    on seed, step and rank alone, so that a resumed run sees the same frames (nerfstudio saves no random state)."""
 
     config: FMGSDataManagerConfig
     drawn: Frame
@@ -149,8 +151,9 @@ class FMGSDataManager(FullImageDatamanager[AvatarDataset]):
         return FrameCache(self.eval_dataset.get_data, len(self.eval_dataset), self.config.cache_megabytes)
 
     def next_train(self, step: int) -> tuple[Cameras, Batch]:
-        """The frame of this step: every frame once per pass, each pass in an order of its own."""
-        order = (self._train_index(s) for s in range(step, step + len(self.train_dataset)))
+        """The frame of this step: every frame once per pass, each pass in an order of its own, shared out to ranks."""
+        count = len(self.train_dataset)
+        order = itertools.chain((self._train_index(s) for s in range(step, step + count)), range(count))
         try:
             index, batch = self.cached_train.first(order, [self._train_index(s) for s in (step + 1, step + 2)])
         except CaptureError as error:
@@ -163,9 +166,12 @@ class FMGSDataManager(FullImageDatamanager[AvatarDataset]):
         return value.to(self.device, non_blocking=True) if isinstance(value, Tensor) else value
 
     def _train_index(self, step: int) -> int:
-        count = len(self.train_dataset)
-        order = np.random.default_rng((self.config.train_cameras_sampling_seed, step // count)).permutation(count)
-        return int(order[step % count])
+        """Several ranks draw different frames in each step; where they do not divide the pass, its end repeats its
+        first frames."""
+        count, ranks = len(self.train_dataset), comms.get_world_size()
+        done, at = divmod(step, -(-count // ranks))
+        order = np.random.default_rng((self.config.train_cameras_sampling_seed, done)).permutation(count)
+        return int(order[(at * ranks + comms.get_rank()) % count])
 
     def next_eval_image(self, step: int) -> tuple[Cameras, Batch]:
         """A held-out image, another one each time."""

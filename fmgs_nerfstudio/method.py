@@ -26,8 +26,10 @@ from fmgs_nerfstudio.model import FMGSModelConfig, default_n_vertices, refines_p
 from fmgs_nerfstudio.objective import LossWeights
 from fmgs_nerfstudio.pipeline import FMGSPipelineConfig
 from fmgs_nerfstudio.progress import ProgressConfig
+from fmgs_nerfstudio.rendering.cuda import check_backend
 from fmgs_nerfstudio.requirements import insist
 from fmgs_nerfstudio.schedule import DecayConfig, Schedule
+from fmgs_nerfstudio.surfels import check_kind
 from fmgs_nerfstudio.trainer import FMGSTrainer, start_from
 from fmgs_nerfstudio.viewer.address import with_our_defaults
 
@@ -88,15 +90,12 @@ class FMGSTrainerConfig(TrainerConfig):
         """Read the capture, and fill what depends on it, on the length of the run, or on a folder of checkpoints.
 
         Raises:
-            ValueError: mixed precision.
-            SystemExit: packages of other versions, a capture that is not ready, no whole checkpoint to go on from.
+            SystemExit: packages of other versions, what the device cannot do, a capture that is not ready, no whole
+                checkpoint to go on from.
         """
         insist()
-        if self.mixed_precision:
-            raise ValueError(
-                "--mixed-precision True: the rasteriser and the ray transforms need float32, and half precision would "
-                "move surfels by pixels; leave it out"
-            )
+        if (refusal := self._refusal()) is not None:
+            sys.exit(f"\nerror: {refusal}")
         datamanager, model = self.pipeline.datamanager, self.pipeline.model
         datamanager.data = (datamanager.data or datamanager.dataparser.data).resolve()
         # A path of its own: YAML would write an alias, which nobody can edit.
@@ -117,6 +116,22 @@ class FMGSTrainerConfig(TrainerConfig):
             sys.exit(f"\nerror: {error}")
         self.load_dir = self.load_step = None
         return capture
+
+    def _refusal(self) -> str | None:
+        """Why this device or precision cannot do it, and the ways out."""
+        on_card = self.machine.device_type == "cuda"
+        if self.mixed_precision:
+            return (
+                "--mixed-precision True: the rasteriser and the ray transforms need float32, and half precision would "
+                "move surfels by pixels; leave it out"
+            )
+        try:
+            check_kind(self.pipeline.model.surfels, on_card)
+            if on_card:
+                check_backend()
+        except (ValueError, RuntimeError) as error:
+            return str(error)
+        return None
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """As a config.yml is read: ns-eval, ns-viewer and ns-render take what they find last in the run's folder, be it

@@ -175,6 +175,15 @@ class FMGSModel(Model):
 
     # --- one training step, top to bottom ---------------------------------------------------------------------------
 
+    def forward(self, ray_bundle: Cameras, batch: dict[str, Any] | None = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """As the host's; with a batch, losses and metrics in place of maps: what DistributedDataParallel sees leave the
+        model must be what is differentiated."""
+        outputs = super().forward(ray_bundle)
+        if batch is None:
+            return outputs
+        metrics = self.get_metrics_dict(outputs, batch)
+        return self.get_loss_dict(outputs, batch, metrics), metrics
+
     @one_torch_thread()
     def get_outputs(self, camera: Cameras) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Render one camera (nerfstudio's `Cameras` of shape [1]); see `compose_outputs` for the maps."""

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from fmgs_dataparsers.kept import KeptCapture
@@ -15,6 +15,8 @@ from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
 from nerfstudio.utils.misc import step_check
 from torch import Tensor
+from torch import distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 
 from fmgs_nerfstudio.data import EvalLoader, FMGSDataManager, FMGSDataManagerConfig
 from fmgs_nerfstudio.frozen import frames_per_second
@@ -56,11 +58,24 @@ class FMGSPipeline(VanillaPipeline):
     train_seconds: Tensor
     """Wall-clock time in training steps: decoding included, evaluation and checkpoints not; kept in the checkpoint."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, *args: Any, world_size: int = 1, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)  # of one process: the host's way to several needs a card, and sends buffers
         assert isinstance(self.model, FMGSModel)
         self.viewer_control = AvatarViewer(self.model)  # nerfstudio looks for it here
         self.register_buffer("train_seconds", torch.zeros((), dtype=torch.float64))
+        self.world_size = world_size
+        if world_size > 1:
+            self._model = cast(
+                Any, DistributedDataParallel(self.model, find_unused_parameters=True, broadcast_buffers=False)
+            )
+
+    def get_train_loss_dict(self, step: int) -> tuple[Any, dict[str, Tensor], dict[str, Tensor]]:
+        """As the host's; among several ranks, inside what averages their gradients."""
+        if self.world_size == 1:
+            return super().get_train_loss_dict(step)
+        camera, batch = self.datamanager.next_train(step)
+        losses, metrics = self._model(camera, batch)
+        return {}, losses, metrics
 
     def get_training_callbacks(
         self, training_callback_attributes: TrainingCallbackAttributes
@@ -82,10 +97,16 @@ class FMGSPipeline(VanillaPipeline):
                 torch.cuda.synchronize(self.model.device)
             self.train_seconds += time.perf_counter() - started
 
+        def agree(step: int) -> None:
+            """On what each rank has fitted for itself before the first step: cards round as they please."""
+            for parameter in self.model.parameters() if self.world_size > 1 else ():
+                dist.broadcast(parameter.data, 0)
+
         before, after = TrainingCallbackLocation.BEFORE_TRAIN_ITERATION, TrainingCallbackLocation.AFTER_TRAIN_ITERATION
         return [
             TrainingCallback([before], start, update_every_num_iters=1),
             *super().get_training_callbacks(training_callback_attributes),
+            TrainingCallback([before], agree, iters=(0,)),
             TrainingCallback([after], stop, update_every_num_iters=1),
         ]
 

@@ -119,9 +119,9 @@ class MeshSurfels(TrainedPart):
 
     def __init__(self, config: SurfelsConfig, vertices: Float[Tensor, "V 3"], faces: Int[Tensor, "N 3"]) -> None:
         super().__init__()
+        check_kind(config, torch.cuda.is_available())
         bound = bind_to_faces(vertices, faces, config.size)
         if config.kind == "3d":
-            _check_3d(config)
             bound = bound._replace(scales=torch.cat([bound.scales, bound.scales.amin(1, keepdim=True) / 2], dim=1))
         for name, value in bound._asdict().items():
             self.register_buffer(name, value)
@@ -149,11 +149,15 @@ class MeshSurfels(TrainedPart):
         return Surfels(self.means + self.free["centres"], frames, scales)
 
 
-def _check_3d(config: SurfelsConfig) -> None:
-    if config.guided:
+def check_kind(config: SurfelsConfig, on_card: bool) -> None:
+    """ValueError, with the ways out, where 3D Gaussians are asked for and there can be none."""
+    if config.kind == "3d" and config.guided:
         raise ValueError("surfels.kind 3d: no mesh guides 3D Gaussians; add --pipeline.model.surfels.guided False")
-    if not torch.cuda.is_available():
-        raise ValueError("surfels.kind 3d: gsplat renders 3D Gaussians on CUDA only, and there is no CUDA device here")
+    if config.kind == "3d" and not on_card:
+        raise ValueError(
+            "surfels.kind 3d: gsplat renders 3D Gaussians on CUDA only, and this would run on the CPU; use a machine "
+            "with a CUDA device (--machine.device-type cuda), or surfels: --pipeline.model.surfels.kind 2d"
+        )
 
 
 def _free_parameters(count: int) -> nn.ParameterDict:

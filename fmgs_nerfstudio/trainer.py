@@ -13,12 +13,12 @@ import sys
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import Literal, NoReturn, cast
 
 import torch
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
 from nerfstudio.engine.trainer import TRAIN_INTERATION_OUTPUT, Trainer, TrainerConfig
-from nerfstudio.utils import writer
+from nerfstudio.utils import comms, writer
 from nerfstudio.utils.decorators import check_main_thread
 from nerfstudio.utils.misc import step_check
 from torch import Tensor
@@ -27,7 +27,7 @@ from fmgs_nerfstudio.checkpoints import CheckpointError, newest_whole_checkpoint
 from fmgs_nerfstudio.files import atomic_path, folder_beside, to_disk
 from fmgs_nerfstudio.kernels.memory import keep_freed_memory
 from fmgs_nerfstudio.kernels.threads import one_torch_thread
-from fmgs_nerfstudio.pipeline import FMGSPipeline
+from fmgs_nerfstudio.pipeline import FMGSPipeline, FMGSPipelineConfig
 from fmgs_nerfstudio.progress import Progress, ProgressConfig
 from fmgs_nerfstudio.signals import Stopped, StopSignals
 
@@ -136,8 +136,8 @@ class FMGSTrainer(Trainer):
         """Train to the end.
 
         Raises:
-            SystemExit: with status 130, 143 or 129 after Ctrl-C, SIGTERM or SIGHUP; with 1 where a loss is not finite
-                or the disk is full. Says what is saved, where, and the command that goes on.
+            SystemExit: with status 130, 143 or 129 after Ctrl-C, SIGTERM or SIGHUP; with 1 where a loss is not finite,
+                or the disk or the card's memory is full. Says what is saved, where, and the command that goes on.
         """
         with self._ends_in_words(), self.progress:
             super().train()
@@ -219,6 +219,8 @@ class FMGSTrainer(Trainer):
         # Which one, `start_from` has chosen (FMGSTrainerConfig.resolve_defaults).
         try:
             super()._load_checkpoint()
+        except torch.cuda.OutOfMemoryError:
+            raise
         except (pickle.UnpicklingError, RuntimeError, LookupError, TypeError, ValueError) as error:
             path = self.config.load_checkpoint or self.config.load_dir
             raise SystemExit(f"\nerror: {path} does not fit this run: {_first_line(error)}") from error
@@ -238,6 +240,8 @@ class FMGSTrainer(Trainer):
             sys.exit(f"\nerror: {error}. {self._keep(error)}\n{self._how_to_go_on()}")
         except CheckpointError as error:
             sys.exit(f"\nerror: {error}\n{self._how_to_go_on()}")
+        except torch.cuda.OutOfMemoryError as error:
+            sys.exit(f"\nerror: {_too_little_memory(self.config, error)}\n{self._how_to_go_on()}")
         except OSError as error:
             if error.errno not in _OF_THE_DISK:
                 raise
@@ -255,6 +259,8 @@ class FMGSTrainer(Trainer):
 
     def _keep(self, error: NotFiniteError) -> str:
         """Save the state after the step, beside the checkpoints. Returns what to do about it."""
+        if not comms.is_main_process():
+            return "This is not the process that keeps states. fmgs-check tells what is wrong with a capture"
         try:
             path = self._write(error.step, self.base_dir / "not_finite")
             with atomic_path(path.with_suffix(".json")) as temporary:
@@ -278,6 +284,20 @@ class FMGSTrainer(Trainer):
             return f"The run is complete: {path}"
         command = resume_command(self.config, [*origin, "--max-num-iterations", str(left)])
         return f"The last checkpoint is {path}; to go on:\n  {command}"
+
+
+def _too_little_memory(config: TrainerConfig, error: torch.cuda.OutOfMemoryError) -> str:
+    """What to lower, first what costs the avatar least."""
+    pipeline = cast(FMGSPipelineConfig, config.pipeline)
+    downscale = pipeline.datamanager.dataparser.downscale_factor or "chosen for 512 pixels"
+    return (
+        f"the card has too little memory: {_first_line(error)}\n"
+        "Close what else runs on it. Else lower, one after another (the last two in a new run only):\n"
+        f"  --pipeline.model.rendering.supersampling 1 (now {pipeline.model.rendering.supersampling})\n"
+        f"  --pipeline.datamanager.dataparser.downscale-factor: a larger one (now {downscale})\n"
+        f"  --pipeline.model.n-vertices: fewer (now {pipeline.model.n_vertices})\n"
+        "or train on the CPU: --machine.device-type cpu"
+    )
 
 
 def resume_command(config: TrainerConfig, options: Sequence[str], arguments: Sequence[str] = ()) -> str:

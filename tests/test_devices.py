@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -11,15 +12,15 @@ import numpy as np
 import pytest
 import torch
 from fmgs_dataparsers.parser import FMGSDataParserConfig
-from gsplat.cuda import _wrapper
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.scene_box import SceneBox
 from support.fake_cuda import counted, fake_cuda, rasterize_held
+from support.gsplat_backend import install_backend
 from support.trainer_runs import config_for, train
 from support.zju_capture import SIZE, write_capture
 from torch import Tensor, nn
 
-from fmgs_nerfstudio import surfels
+from fmgs_nerfstudio import method, surfels
 from fmgs_nerfstudio.cli import animate, export
 from fmgs_nerfstudio.evaluation.pictures import held_out_sheet, orbit, turnaround
 from fmgs_nerfstudio.evaluation.report.results import _at_rest
@@ -47,6 +48,7 @@ Numbers = dict[str, Tensor]
 def _no_card(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Replaced is what a card alone can do, and made shorter what takes long."""
     monkeypatch.setitem(_OF_SURFELS, "cuda", rasterize_held)
+    monkeypatch.setattr(method, "check_backend", lambda: None)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device=None: None)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "fake")
     monkeypatch.setattr(baking, "DIRECTIONS", 20)
@@ -296,16 +298,23 @@ def kernel_on_the_card(name: str) -> Callable[..., object]:
 
 
 def test_gsplats_kernels_get_tensors_of_the_card(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda, "check_backend", lambda: None)
-    monkeypatch.setattr(_wrapper, "_make_lazy_cuda_func", kernel_on_the_card)
-    layer = Layer(*(torch.rand(5, *shape).to("cuda").requires_grad_() for shape in ((3,), (3, 2), (), (5,))))
+    """Layers as a step has them, three geometries with a gradient: few operations beside the kernels."""
+    names = (f"{name}_2dgs" for name in ("rasterize_to_pixels_fwd", "rasterize_to_pixels_bwd"))
+    kernels = {name: kernel_on_the_card(name) for name in ("isect_tiles", "isect_offset_encode", *names)}
+    install_backend(monkeypatch, SimpleNamespace(**kernels))
+    layers = [
+        Layer(*(torch.rand(5, *shape).to("cuda").requires_grad_(i < 3) for shape in ((3,), (3, 2), (), (channels,))))
+        for i, channels in enumerate((4, 2, 3, 28))
+    ]
     viewmat, K = torch.eye(4, device="cuda"), torch.eye(3, device="cuda")
     with counted() as counts:
-        (image,) = cuda.rasterize_cuda([layer], Camera(viewmat, K, 20, 18))
-        image.sum().backward()
+        images = cuda.rasterize_cuda(layers, Camera(viewmat, K, 20, 18), 2)
+        torch.cat(images, dim=-1).sum().backward()
     assert not counts.waits  # but gsplat's own
-    assert image.shape == (18, 20, 5)
-    assert all(value.grad is not None and value.grad.is_cuda for value in layer)
+    assert sum(counts.operations.values()) <= 200, counts.operations
+    assert [image.shape[-1] for image in images] == [4, 2, 3, 28]
+    assert all(image.shape[:2] == (18, 20) for image in images)
+    assert all(value.grad is not None and value.grad.is_cuda for layer in layers[:3] for value in layer)
 
 
 def test_3d_gaussians(capture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -315,7 +324,7 @@ def test_3d_gaussians(capture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
         return rasterize_held([layer._replace(tangents=layer.tangents[..., :2]) for layer in layers], camera)
 
     monkeypatch.setitem(_OF_GAUSSIANS, "cuda", draw)
-    monkeypatch.setattr(surfels, "_check_3d", lambda config: None)
+    monkeypatch.setattr(surfels, "check_kind", lambda config, on_card: None)
     made = config_for(capture, tmp_path, 1)
     made.pipeline.model.surfels, made.machine.device_type = SurfelsConfig(guided=False, kind="3d"), "cuda"
     model = train(made).pipeline.model

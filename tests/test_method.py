@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import inspect
 import itertools
+import sys
 import textwrap
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -16,6 +17,7 @@ import tyro
 import yaml
 from nerfstudio.configs.method_configs import AnnotatedBaseConfigUnion, all_descriptions, all_methods
 from nerfstudio.data.dataparsers.base_dataparser import DataParserConfig
+from support.gsplat_backend import install_backend
 from support.zju_capture import write_capture
 
 from fmgs_nerfstudio.method import FMGSTrainerConfig
@@ -112,7 +114,30 @@ def test_paths_in_the_saved_config_are_absolute(tmp_path: Path, monkeypatch: pyt
     assert steps == {config.max_num_iterations}
 
 
-def test_mixed_precision_is_refused_by_name() -> None:
-    config = parse("--data", "capture", "--mixed-precision", "True")
-    with pytest.raises(ValueError, match="--mixed-precision True"):
-        config.setup()
+GAUSSIANS = ("--pipeline.model.surfels.kind", "3d", "--pipeline.model.surfels.guided", "False")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--mixed-precision", "True"), "--mixed-precision True.*leave it out"),
+        ((*GAUSSIANS, "--machine.device-type", "cpu"), r"kind 3d.*--machine\.device-type cuda.*surfels\.kind 2d"),
+        ((*GAUSSIANS[:2], "--machine.device-type", "cuda"), r"kind 3d.*surfels\.guided False"),
+        (("--machine.device-type", "cuda"), r"no nvcc on the PATH.*CUDA toolkit.*--machine\.device-type cpu"),
+    ],
+)
+def test_refused_by_name_before_anything_is_read(
+    arguments: tuple[str, ...], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_backend(monkeypatch, None)
+    config = parse("--data", "nowhere", "--output-dir", str(tmp_path / "out"), *arguments)
+    for begin in (config.save_config, config.setup):
+        with pytest.raises(SystemExit, match=told):
+            begin()
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_nvcc_of_another_version_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gsplat.cuda._backend", None)  # its import fails
+    with pytest.raises(SystemExit, match=r"could not: import of gsplat.*--machine\.device-type cpu"):
+        parse("--data", "nowhere", "--machine.device-type", "cuda").setup()

@@ -87,7 +87,7 @@ def test_3d_gaussians_are_free_and_have_three_scales(monkeypatch: pytest.MonkeyP
     assert torch.allclose(gaussians.log_scale.grad, start.scales)
 
 
-@pytest.mark.parametrize(("cuda", "guided", "said"), [(True, True, "guided False"), (False, False, "no CUDA device")])
+@pytest.mark.parametrize(("cuda", "guided", "said"), [(True, True, "guided False"), (False, False, "kind 2d")])
 def test_3d_gaussians_where_there_can_be_none(
     cuda: bool, guided: bool, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -101,6 +101,29 @@ def test_checkpoint_opens_with_weights_only_and_strictly(capture: Path, tmp_path
         trainer.pipeline.model.load_state_dict(model_state)
 
 
+def test_too_little_memory_says_what_to_lower(capture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As torch tells it, in the third step; the checkpoint of the second is what it goes on from."""
+    original = FMGSModel.get_loss_dict
+
+    def full(self: FMGSModel, *args: Any) -> dict[str, Tensor]:
+        if self.step == 2:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ...\nmore")
+        return original(self, *args)
+
+    monkeypatch.setattr(FMGSModel, "get_loss_dict", full)
+    made = config_for(capture, tmp_path, 3)
+    made.steps_per_save = 1
+    with pytest.raises(SystemExit) as ended:
+        train(made)
+    told = str(ended.value)
+    assert "Tried to allocate 2.00 GiB" in told
+    assert "supersampling 1 (now 2)" in told
+    assert "downscale-factor: a larger one (now chosen" in told
+    assert "n-vertices: fewer (now 6890)" in told
+    assert "--machine.device-type cpu" in told
+    assert "step-000000001.ckpt; to go on:" in told
+
+
 def _not_a_number(self: FMGSModel, losses: dict[str, Tensor]) -> None:
     losses["L_c"] = losses["L_c"] * math.nan
 

@@ -247,7 +247,7 @@ def encode(params: Float[Tensor, "P"], x: Float[Tensor, "N 3"], config: HashGrid
     """The encoding by the executor for the tensors' device."""
     if x.dtype == torch.float32 and x.device.type == "cpu":
         return _EncodeOnCpu.apply(params, x, config)
-    if x.is_cuda and importlib.util.find_spec("tinycudann"):
+    if x.is_cuda and x.dtype == torch.float32 and importlib.util.find_spec("tinycudann"):
         return encode_tinycudann(params, x, config)
     return encode_reference(params, x, config)
 

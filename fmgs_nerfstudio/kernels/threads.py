@@ -28,8 +28,8 @@ def one_torch_thread() -> Generator[None]:
 def one_thread() -> Generator[None]:
     """torch and numba work on the calling thread alone: for small work.
 
-    Threads meet at the end of each parallel region. Where regions last microseconds, they mostly wait; and where another
-    program has one of the cores, each meeting waits for the scheduler to give it back: milliseconds.
+    Threads meet at the end of each parallel region. Where regions last microseconds, they mostly wait; and where
+    another program has one of the cores, each meeting waits for the scheduler to give it back: milliseconds.
     """
     threads = numba.get_num_threads()
     numba.set_num_threads(1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from jaxtyping import Float
@@ -17,7 +17,11 @@ from fmgs_nerfstudio.rendering.layers import Camera, Layer
 from fmgs_nerfstudio.rendering.reference import rasterize_reference
 
 Executor = Literal["auto", "cpu", "cuda", "reference"]
-_OF_SURFELS = {"cpu": rasterize_cpu, "cuda": rasterize_cuda, "reference": rasterize_reference}
+_OF_SURFELS: dict[str, Callable[..., list[Tensor]]] = {
+    "cpu": rasterize_cpu,
+    "cuda": rasterize_cuda,
+    "reference": rasterize_reference,
+}
 _OF_GAUSSIANS = {"cuda": rasterize_gaussians}
 
 
@@ -66,7 +70,8 @@ def rasterize_finer(
     """
     if factor == 1:
         return rasterize(layers, camera, executor)
-    if _choose(layers, executor) == "cpu" and TILE % factor == 0:
-        return rasterize_cpu(layers, camera, factor)  # the finer images would be most of its memory traffic
+    executor = _choose(layers, executor)
+    if not _are_3d(layers) and (executor == "cuda" or (executor == "cpu" and TILE % factor == 0)):
+        return _OF_SURFELS[executor](layers, camera, factor)  # finer images would be most of the memory traffic
     images = rasterize(layers, camera.finer(factor), executor)
     return [avg_pool2d(image.movedim(-1, 0), factor).movedim(0, -1) for image in images]

@@ -3,14 +3,18 @@
 import math
 import sys
 import types
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import tiny_cuda_nn as tiny_cuda_nn_stand_in
+from support.fake_cuda import fake_cuda
 
-from fmgs_nerfstudio.fields import hash_kernels
+from fmgs_nerfstudio.fields import hash_grid, hash_kernels
 from fmgs_nerfstudio.fields.hash_grid import (
     HashEncoding,
     HashGridConfig,
@@ -178,37 +182,69 @@ def test_module():
     torch.testing.assert_close(encoding.double()(x.double()).float(), encoding.float()(x), rtol=1e-4, atol=1e-8)
 
 
-def test_tinycudann_runs_with_our_parameters(monkeypatch):
-    class Encoding(torch.nn.Module):
-        """Stands for tinycudann.Encoding: owns flat params of another value."""
+@pytest.fixture
+def tiny_cuda_nn(monkeypatch):
+    """As if it were installed, on a fake card."""
+    stand_in = types.ModuleType("tinycudann")
+    stand_in.Encoding = tiny_cuda_nn_stand_in.Encoding
+    stand_in.__spec__ = ModuleSpec("tinycudann", None)
+    monkeypatch.setitem(sys.modules, "tinycudann", stand_in)
+    hash_grid._tinycudann_encoding.cache_clear()
+    with fake_cuda():
+        yield
+    hash_grid._tinycudann_encoding.cache_clear()
 
-        def __init__(self, n_input_dims, encoding_config, dtype):
-            super().__init__()
-            assert n_input_dims == 3
-            assert dtype == torch.float32
-            self.config = HashGridConfig(
-                encoding_config["n_levels"],
-                encoding_config["n_features_per_level"],
-                encoding_config["log2_hashmap_size"],
-                encoding_config["base_resolution"],
-                math.ceil(
-                    encoding_config["base_resolution"]
-                    * encoding_config["per_level_scale"] ** (encoding_config["n_levels"] - 1)
-                ),
-            )
-            self.params = torch.nn.Parameter(torch.zeros(levels(self.config).rows * 2))
 
-        def forward(self, x):
-            return encode_reference(self.params, x, self.config)
-
-    monkeypatch.setitem(sys.modules, "tinycudann", types.SimpleNamespace(Encoding=Encoding))
-    config = HashGridConfig(levels=3, log2_hashmap_size=8, base_resolution=5, max_resolution=17)
-    params, x = torch.randn(levels(config).rows * 2, requires_grad=True), torch.rand(9, 3)
-    out = encode_tinycudann(params, x, config)
-    torch.testing.assert_close(out, encode_reference(params, x, config))
-    assert torch.autograd.grad(out.sum(), params)[0].abs().sum() > 0
+@pytest.mark.usefixtures("tiny_cuda_nn")
+@pytest.mark.parametrize("count", [1, 256, 300])
+def test_tinycudann_runs_with_our_parameters(count):
+    """In float32, on whole granules; its own parameters, of its own seed, are neither read nor moved."""
+    params, x = torch.randn(levels(SMALL).rows * 2, requires_grad=True), torch.rand(count, 3, requires_grad=True)
+    grad_out = torch.randn(count, SMALL.channels)
+    expected = encode_reference(params, x, SMALL)
+    expected_grads = torch.autograd.grad(expected, (params, x), grad_out)
+    on_card = [value.detach().to("cuda").requires_grad_() for value in (params, x)]
+    out = encode(*on_card, SMALL)
+    grads = torch.autograd.grad(out, on_card, grad_out.to("cuda"))
+    native = hash_grid._tinycudann_encoding(SMALL).native
+    assert native.batches == [256 if count <= 256 else 512]
+    assert out.dtype == torch.float32
+    torch.testing.assert_close(out.detach().cpu(), expected.detach(), rtol=1e-6, atol=1e-6)
+    for grad, reference in zip(grads, expected_grads, strict=True):
+        torch.testing.assert_close(grad.cpu(), reference, rtol=1e-5, atol=1e-5)
     with pytest.raises(RuntimeError, match="lays out"):
-        encode_tinycudann(params[:-2], x, config)
+        encode(on_card[0][:-2], on_card[1], SMALL)
+
+
+@pytest.mark.usefixtures("tiny_cuda_nn")
+def test_a_module_trains_through_tinycudann_and_doubles_do_not():
+    """A step moves the flat vector that the checkpoint has; float64 is left to the reference, which has it."""
+    encoding = HashEncoding(SMALL)
+    encoding.params = torch.nn.Parameter(encoding.params.detach().to("cuda"))
+    before = encoding.params.detach().cpu().clone()
+    x = torch.rand(70, 3).to("cuda")
+    encoding(x).sum().backward()
+    torch.optim.SGD(encoding.parameters(), lr=1.0).step()
+    expected = torch.autograd.functional.jacobian(lambda p: encode_reference(p, x.cpu(), SMALL).sum(), before)
+    torch.testing.assert_close(encoding.params.detach().cpu(), before - expected, rtol=1e-5, atol=1e-6)
+    double = encode(encoding.params.double(), x.double(), SMALL)
+    assert double.dtype == torch.float64
+    assert hash_grid._tinycudann_encoding(SMALL).native.batches == [256]
+
+
+def test_without_tinycudann_the_torch_encoding_runs_on_a_card():
+    assert find_spec("tinycudann") is None
+    params, x = torch.randn(levels(SMALL).rows * 2), torch.rand(70, 3)
+    with fake_cuda():
+        out = encode(params.to("cuda"), x.to("cuda"), SMALL)
+        assert out.is_cuda
+        torch.testing.assert_close(out.cpu(), encode_reference(params, x, SMALL))
+
+
+def test_a_tinycudann_that_cannot_be_loaded_is_told(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tinycudann", None)
+    with pytest.raises(RuntimeError, match="pip uninstall tinycudann"):
+        encode_tinycudann(torch.zeros(levels(CONFIGS[3]).rows * 2), torch.rand(3, 3), CONFIGS[3])
 
 
 @pytest.mark.gpu

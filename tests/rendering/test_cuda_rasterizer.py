@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 
 import pytest
 import torch
-from gsplat.cuda import _wrapper
 from support.gsplat_backend import KERNELS, install_backend
 from support.rendering_scenes import own_layer, pull_back, random_scene, random_values, relative_error, to_dtype
 from torch import Tensor
 
-from fmgs_nerfstudio.rendering import Camera, Layer, rasterize
-from fmgs_nerfstudio.rendering.cuda import _project
+from fmgs_nerfstudio.rendering import Camera, Layer, rasterize, rasterize_finer
+from fmgs_nerfstudio.rendering.cuda import _Scene
 from fmgs_nerfstudio.rendering.projection import project
 
 
 @pytest.fixture
 def replaced_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     install_backend(monkeypatch, SimpleNamespace(**KERNELS))
-    monkeypatch.setattr(_wrapper, "_make_lazy_cuda_func", KERNELS.__getitem__)
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
 
 
 def routes(layer: Layer, values: Sequence[Tensor]) -> list[Layer]:
@@ -37,7 +34,7 @@ def routes(layer: Layer, values: Sequence[Tensor]) -> list[Layer]:
 @pytest.mark.usefixtures("replaced_kernels")
 @pytest.mark.parametrize("scales", [(0.003, 0.02), (0.05, 0.4)])
 def test_values_and_gradients_are_the_references(scales: tuple[float, float]) -> None:
-    """Channels 5 and 70 need padding; 70 is more than one pass."""
+    """79 channels forward and 75 backward: more than one pass, the last padded."""
     scene = random_scene(60, 41, 35, scales=scales)
     results = []
     for executor in ("cuda", "reference"):
@@ -65,14 +62,42 @@ def test_nothing_to_see() -> None:
     assert all(x.grad is not None and (x.grad == 0).all() for x in layer)
 
 
+@pytest.mark.usefixtures("replaced_kernels")
 def test_float32_surfels_are_projected_in_float64() -> None:
     """To the last bit; in float32, edge-on surfels come out wrong by 1e-4 in alpha."""
     scene = random_scene(100, 41, 35)
     camera = to_dtype(scene.camera, torch.float32)
-    means, tangents = scene.means.float(), scene.tangents.float()
+    means, tangents, opacities = scene.means.float(), scene.tangents.float(), scene.opacities.float()
     exact = project(means.double(), tangents.double(), to_dtype(camera, torch.float64))
-    for value, expected in zip(_project(means, tangents, camera), exact, strict=True):
-        assert torch.equal(value, expected.to(value.dtype))
+    means2d, M, _ = _Scene.sort(Layer(means, tangents, opacities, means), camera, 1).surfels
+    assert torch.equal(means2d[0], exact.means2d.float())
+    assert torch.equal(M[0], exact.ray_transforms.float())
+
+
+def test_a_step_takes_two_passes_forward_and_three_backward(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Colour, depth, normal and semantics, 2 x 2 pixels for each: the reference's means and gradients."""
+    forward, backward = (f"rasterize_to_pixels_{way}_2dgs" for way in ("fwd", "bwd"))
+    passes: dict[str, list[int]] = {forward: [], backward: []}
+
+    def counted(name: str) -> Callable[..., object]:
+        def kernel(*args: Tensor) -> object:
+            passes[name].append(args[2].shape[-1])
+            return KERNELS[name](*args)
+
+        return kernel
+
+    install_backend(monkeypatch, SimpleNamespace(**KERNELS | {name: counted(name) for name in passes}))
+    scene = random_scene(40, 22, 18, scales=(0.02, 0.2))
+    results = []
+    for executor in ("cuda", "reference"):
+        values = [v.requires_grad_() for v in random_values(scene, [4, 2, 3, 28])]
+        layer = own_layer(scene, values[0])
+        images = rasterize_finer(routes(layer, values), scene.camera, 2, "cuda" if executor == "cuda" else "reference")
+        pull_back(images)
+        results.append([*(x.detach() for x in images), *(x.grad for x in (*layer, *values[1:]))])
+    assert passes == {forward: [33, 4], backward: [32, 2, 3]}
+    for value, expected in zip(*results, strict=True):
+        assert relative_error(value, expected) < 1e-6
 
 
 def test_without_nvcc_the_error_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

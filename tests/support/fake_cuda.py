@@ -153,14 +153,14 @@ def fake_cuda() -> Iterator[None]:
         torch.__future__.set_swap_module_params_on_conversion(swapped)
 
 
-def rasterize_held(layers: Sequence[Layer], camera: Camera) -> list[Tensor]:
+def rasterize_held(layers: Sequence[Layer], camera: Camera, factor: int = 1) -> list[Tensor]:
     """In place of gsplat's kernels: the CPU executor on what fake tensors hold; differentiable."""
     tensors = [camera.viewmat, camera.K, *(value for layer in layers for value in layer)]
     assert all(tensor.is_cuda for tensor in tensors), [tensor.device for tensor in tensors]
 
     def draw(viewmat: Tensor, K: Tensor, *values: Tensor) -> list[Tensor]:
         own = [Layer(*values[i : i + 4]) for i in range(0, len(values), 4)]
-        return rasterize_cpu(own, Camera(viewmat, K, camera.width, camera.height))
+        return rasterize_cpu(own, Camera(viewmat, K, camera.width, camera.height), factor)
 
     return list(_Apart.apply(draw, *tensors))
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-NATIVE = (1, 2, 3, 4, 8, 16, 32, 64)
+NATIVE = (1, 2, 3, 4, 5, 8, 9, 16, 17, 32, 33, 64, 65)
+"""Channels that gsplat 1.4's rasteriser is compiled for; more exist."""
 
 
 def isect_tiles(means2d, radii, depths, camera_ids, ids, cameras, tile, tiles_x, tiles_y, sort, buffered):
@@ -57,8 +58,8 @@ def composite_tiles(means2d, M, colors, opacities, width, height, tile, offsets,
 
 
 def rasterize_fwd(means2d, M, colors, opacities, normals, backgrounds, masks, *geometry):
-    assert colors.shape[-1] in NATIVE, "gsplat would pad with uninitialised memory"
-    assert M.is_contiguous()
+    assert colors.shape[-1] in NATIVE, "Unsupported number of channels"
+    assert all(x.is_contiguous() for x in (means2d, M, colors, opacities, normals)), "GSPLAT_CHECK_INPUT"
     image = composite_tiles(means2d, M, colors, opacities, *geometry)[None]
     other = torch.zeros_like(image[..., :1])
     return image, other, other.expand(*image.shape[:3], 3), other, other, other.int(), other.int()
@@ -66,6 +67,11 @@ def rasterize_fwd(means2d, M, colors, opacities, normals, backgrounds, masks, *g
 
 def rasterize_bwd(means2d, M, colors, opacities, normals, densify, backgrounds, masks, *rest):
     geometry, v_colors = rest[:5], rest[9]
+    assert colors.shape[-1] in NATIVE, "Unsupported number of channels"
+    assert v_colors.shape[-1] == rest[5].shape[-1] == colors.shape[-1]
+    tensors = (means2d, M, colors, opacities, normals, densify, *rest[3:14])
+    assert all(x.is_contiguous() for x in tensors), "GSPLAT_CHECK_INPUT"
+    assert not any(x.any() for x in rest[10:14]), "gradients of what nobody asked for"
     leaves = [x.detach().requires_grad_() for x in (means2d, M, colors, opacities)]
     with torch.enable_grad():
         image = composite_tiles(*leaves, *geometry)
