@@ -53,7 +53,8 @@ class RayEngine:
             )
         self._memory = int(memory_gb * 2**30)
         self._remote = ray.remote(max_retries=RETRIES)(execute)
-        self._most = max(1, int(self.cluster.cpus // threads)) + _AHEAD
+        self.workers = max(1, int(self.cluster.cpus // threads))
+        self._most = self.workers + _AHEAD
 
     @property
     def room(self) -> int:

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.text import Text
 
 from fmgs_nerfstudio.batch.execute import tail
-from fmgs_nerfstudio.batch.scheduler import run
+from fmgs_nerfstudio.batch.scheduler import ordered, run
 from fmgs_nerfstudio.batch.simulate import (
     RECORDED,
     Outcome,
@@ -90,7 +90,7 @@ def graph(tasks: Sequence[Task], state: State, workers: int, most: int = 200) ->
     kinds = Counter(task.kind for task in tasks)
     lines.append(f"{len(tasks)} tasks: {', '.join(f'{count} {kind}' for kind, count in kinds.items())}")
     engine = SimulatedEngine(workers, {id: 0.0 if id in finished else value for id, value in seconds.items()})
-    run(tasks, engine)
+    run(ordered(tasks, seconds, workers), engine)
     source = "as recorded there" if own else "a guess: nothing is recorded there yet"
     lines.append(
         f"{len(finished)} finished; the rest takes about {duration(engine.clock)}, {workers} at a time ({source})"

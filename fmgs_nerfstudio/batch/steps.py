@@ -185,6 +185,7 @@ def _tasks_at(at: Place) -> Iterator[Task]:
             call.writes,
             step.card,
             f"{capture} is {step.call}" if isinstance(step.call, str) else "",
+            at.source.name,
         )
 
 

@@ -42,6 +42,8 @@ class Task:
     """Whether it uses a card where there is one."""
     missing: str = ""
     """Why it cannot be done by this version."""
+    group: str = ""
+    """The capture that it belongs to."""
 
     @property
     def kind(self) -> str:

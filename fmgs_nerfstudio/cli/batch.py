@@ -14,8 +14,9 @@ from fmgs_nerfstudio.batch.cluster import RayEngine
 from fmgs_nerfstudio.batch.local import LocalEngine, Machine
 from fmgs_nerfstudio.batch.plan import Plan, Variant, demo, find_plan
 from fmgs_nerfstudio.batch.progress import Progress, graph, outcomes_table
+from fmgs_nerfstudio.batch.scheduler import ordered
 from fmgs_nerfstudio.batch.scheduler import run as run_tasks
-from fmgs_nerfstudio.batch.simulate import RECORDED, Simulation, recorded_in, simulate
+from fmgs_nerfstudio.batch.simulate import RECORDED, Simulation, expected_seconds, recorded_in, simulate
 from fmgs_nerfstudio.batch.state import State
 from fmgs_nerfstudio.batch.steps import tasks_of
 from fmgs_nerfstudio.batch.table import failures, write_tables
@@ -103,15 +104,18 @@ def run(batch: Batch) -> bool:
 def _run(plan: Plan, tasks: list[Task], state: State, batch: Batch, workers: int, machine: Machine) -> bool:
     if batch.engine == "ray":
         engine = RayEngine(state.order, batch.address, batch.workers, batch.threads, batch.memory)
+        workers = engine.workers
         print(f"Ray cluster: {engine.cluster}; {batch.threads} CPUs and {batch.memory:g} GB a task")
     else:
         engine = LocalEngine(workers, state.order, machine.cards)
         print(f"This machine: {machine}; {workers} at a time, {batch.threads} threads each")
     try:
+        expected = expected_seconds(tasks, dict(RECORDED) | recorded_in(state.folder))
         with Progress(len(tasks), state.folder) as progress:
-            records = run_tasks(tasks, engine, state.finished, progress.tell)
+            records = run_tasks(ordered(tasks, expected, workers), engine, state.finished, progress.tell)
     finally:
         engine.close()
+    records = {task.id: records[task.id] for task in tasks}  # in the plan's order
     print(printable(write_tables(plan, state.out, records)))
     failed = failures(records)
     undone = sum(not record.done for record in records.values())
