@@ -128,11 +128,11 @@ def find_plan(name: str, data: Path | None) -> Plan:
 
 
 def _captures_in(folder: Path) -> list[Path]:
-    """The folder itself where it is a capture; else its folders and videos."""
-    if _is_capture(folder):
-        return [folder]
+    """Its folders and videos; itself where its video has fits beside it."""
     inside = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     found = [path for path in inside if path.is_dir() or path.suffix.lower() in VIDEOS]
+    if any(path.is_file() for path in found) and _is_capture(folder):
+        return [folder]
     if not found:
         raise BatchError(f"{folder} has no folders and no videos; expected one of either for each person")
     return found

@@ -91,7 +91,7 @@ def run(
             for child in nodes[task.id].children:
                 if not record.done:
                     if child not in records:
-                        stack.append(Record(child, "not run", f"needs {_cause(record)}"))
+                        stack.append(Record(child, "not run", f"{_cause(record)} failed"))
                     continue
                 nodes[child].waits_for.discard(task.id)
                 if not nodes[child].waits_for and child not in records:
@@ -117,4 +117,4 @@ def run(
 
 def _cause(record: Record) -> str:
     """Of a task that is not done, the name of the one that failed."""
-    return record.why.removeprefix("needs ") if record.status == "not run" else record.task
+    return record.why.removesuffix(" failed") if record.status == "not run" else record.task

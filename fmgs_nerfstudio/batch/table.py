@@ -67,7 +67,7 @@ def _result(at: Place, records: Mapping[str, Record]) -> Result:
     if record is None:
         return Result(at, {}, "the plan does not run eval")
     if not record.done:
-        return Result(at, {}, f"{record.task} failed" if record.status == "failed" else record.why.strip())
+        return Result(at, {}, f"{record.task} failed" if record.status == "failed" else record.why)
     try:
         values = read_json(at.folder / "metrics.json")["results"]
         return Result(at, {name: float(value) for name, value in values.items() if name not in TIMES}, "")
@@ -153,7 +153,9 @@ def _printed(row: paper.Row, name: str, digits: int) -> str:
 
 
 def _note(plan: Plan, kind: str) -> str:
-    seeds = f"± is the standard deviation: over {len(plan.seeds)} seeds in a capture's row, over captures in a mean's."
+    several = [f"over {len(plan.seeds)} seeds in a capture's row"] if len(plan.seeds) > 1 else []
+    several += ["over captures in a mean's"] if len(plan.captures) > 1 else []
+    seeds = f"± is the standard deviation: {', '.join(several)}." if several else ""
     if not plan.paper:
         return seeds
     from fmgs_nerfstudio.metrics.protocols import PROTOCOLS  # takes seconds

@@ -108,7 +108,7 @@ def _run(plan: Plan, tasks: list[Task], state: State, batch: Batch, workers: int
         print(f"Ray cluster: {engine.cluster}; {batch.threads} CPUs and {batch.memory:g} GB a task")
     else:
         engine = LocalEngine(workers, state.order, machine.cards)
-        print(f"This machine: {machine}; {workers} at a time, {batch.threads} threads each")
+        print(f"This machine: {machine}; {workers} at a time; threads of each: {batch.threads}")
     try:
         expected = expected_seconds(tasks, dict(RECORDED) | recorded_in(state.folder))
         with Progress(len(tasks), state.folder) as progress:
