@@ -58,7 +58,8 @@ def execute(order: Order) -> Record:
             why = "\n".join([why, *tail(order.log)])
         seconds = time.monotonic() - start
         record = replace(begun, status="failed" if why else "done", why=why, seconds=seconds, peak_mb=peak)
-        record.write(order.record)
+        if not _stopped:  # by the user: that says nothing of the task
+            record.write(order.record)
     return record
 
 

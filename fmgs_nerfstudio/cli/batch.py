@@ -11,8 +11,9 @@ from typing import Annotated, Literal
 import tyro
 
 from fmgs_nerfstudio.batch.cluster import RayEngine
+from fmgs_nerfstudio.batch.find import demo, find_plan
 from fmgs_nerfstudio.batch.local import LocalEngine, Machine
-from fmgs_nerfstudio.batch.plan import Plan, Variant, demo, find_plan
+from fmgs_nerfstudio.batch.plan import Plan, Variant
 from fmgs_nerfstudio.batch.progress import Progress, graph, outcomes_table
 from fmgs_nerfstudio.batch.scheduler import ordered
 from fmgs_nerfstudio.batch.scheduler import run as run_tasks

@@ -124,10 +124,10 @@ def test_a_driver_that_is_stopped_loses_what_is_in_flight(desk: Desk, number: in
     assert process.returncode == status, said
     if number != signal.SIGKILL:
         assert "interrupted; the same command goes on where it stopped" in said
-    ours = str(desk.root / "bin").encode()
-    until(lambda: not [path for path in Path("/proc").glob("[0-9]*/cmdline") if ours in _read(path)], 2)
+    begun, ours = len(desk.calls), str(desk.root / "bin").encode()
+    until(lambda: not [path for path in Path("/proc").glob("[0-9]*/cmdline") if ours in _read(path)], 30)
+    assert len(desk.calls) == begun  # the stand-ins sleep first
     finished = len(list((desk.root / "out/state").rglob("*.json")))
-    begun = len(desk.calls)
     assert desk.do("out")[0] == 0
     assert len(desk.calls) == begun + 9 - finished
     assert desk.do("whole")[0] == 0

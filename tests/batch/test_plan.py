@@ -13,7 +13,8 @@ import tyro
 from nerfstudio.scripts.eval import ComputePSNR
 from tyro.conf import FlagConversionOff, SuppressFixed
 
-from fmgs_nerfstudio.batch.plan import BUILT_IN, Plan, Source, Variant, find_plan, read_plan
+from fmgs_nerfstudio.batch.find import BUILT_IN, find_plan, read_plan
+from fmgs_nerfstudio.batch.plan import Plan, Source, Variant
 from fmgs_nerfstudio.batch.steps import STEPS, tasks_of
 from fmgs_nerfstudio.batch.tasks import BatchError
 from fmgs_nerfstudio.cli import animate, batch, check, demo, export, priors, report

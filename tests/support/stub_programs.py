@@ -31,7 +31,7 @@ if name == "fmgs-check":
 elif name == "ns-train":
     capture = Path(value("--data"))
     if (capture / "explodes").exists():
-        print("one", "two", "three", "four", "the loss is not finite", sep="\\n")
+        print("one", "two", "three", "four", "the loss is not finite", sep="\\n", flush=True)
         os.kill(os.getpid(), 9)
     run = Path(value("--output-dir"), value("--experiment-name"), args[0], value("--timestamp"))
     run.mkdir(parents=True)
