@@ -261,7 +261,7 @@ def _write_tables(plan: Plan, out: Path, records: Mapping[str, Record], console:
 
 
 def _write_panel(plan: Plan, out: Path, path: Path, rows: list[str], count: int = 2) -> None:
-    """Truth, RGB, normal, depth normal, semantics of a few held-out views of the first seed, one line per row and view."""
+    """Truth, RGB, normal, depth normal, semantics of a few held-out views, one line per row (first seed) and view."""
     lines = []
     for i in range(count):
         for row in rows:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -86,12 +87,24 @@ class RayEngine:
         self._ray.shutdown()
 
 
+def _check_address(address: str) -> None:
+    """Ray itself asks an address that does not answer for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except OSError as error:
+            raise BatchError(f"there is no Ray cluster at {address}: {error}") from error
+
+
 def _connected(address: str | None, cpus: int | None) -> Any:
     try:
         import ray
     except ImportError as error:
         raise BatchError("--engine ray needs Ray: pip install 'fmgs-nerfstudio[ray]'") from error
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster that is begun here reports to nobody
+    if address is not None:
+        _check_address(address)
     alone = address is None and "RAY_ADDRESS" not in os.environ
     options: dict[str, Any] = {"num_cpus": cpus} if alone and cpus else {}
     try:
