@@ -15,6 +15,8 @@ RETRIES = 3
 """Times that a task whose worker was lost is started again."""
 _AHEAD = 500
 """Tasks that Ray has at most beyond those that its processors can run: enough to keep it busy, not to fill it."""
+_OF_A_NEW_CLUSTER = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_raylet_start_wait_time_s": "300"}
+"""A cluster that is begun here reports to nobody, and may take its time on a busy machine."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def _check_address(address: str) -> None:
         try:
             socket.create_connection((host, int(port)), timeout=10).close()
         except OSError as error:
-            raise BatchError(f"there is no Ray cluster at {address}: {error}") from error
+            raise BatchError(f"no Ray cluster at {address}: {error}") from error
 
 
 def _connected(address: str | None, cpus: int | None) -> Any:
@@ -102,13 +104,14 @@ def _connected(address: str | None, cpus: int | None) -> Any:
         import ray
     except ImportError as error:
         raise BatchError("--engine ray needs Ray: pip install 'fmgs-nerfstudio[ray]'") from error
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster that is begun here reports to nobody
+    for name, value in _OF_A_NEW_CLUSTER.items():
+        os.environ.setdefault(name, value)
     if address is not None:
         _check_address(address)
     alone = address is None and "RAY_ADDRESS" not in os.environ
     options: dict[str, Any] = {"num_cpus": cpus} if alone and cpus else {}
     try:
         ray.init(address=address or ("local" if options else None), log_to_driver=False, **options)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise BatchError(f"there is no Ray cluster at {address or 'this machine'}: {error}") from error
+    except Exception as error:  # what Ray raises here has no common kind
+        raise BatchError(f"no Ray cluster {'at ' + address if address else 'can begin here'}: {error}") from error
     return ray

@@ -22,7 +22,7 @@ def test_a_worker_is_killed_and_the_tables_are_those_of_the_local_pool(tmp_path:
     captures(tmp_path / "data", 4)
     (tmp_path / "data/p02/not_ready").touch()
     python, out = install(tmp_path / "bin"), tmp_path / "ray"
-    variables = environment(tmp_path / "calls", 0.3) | {"RAY_TMPDIR": f"/tmp/fmgs-ray-{os.getpid()}"}
+    variables = environment(tmp_path / "calls", 0.3)
     process = batch(python, variables, tmp_path / "data", "--out", out, "--engine", "ray", "--workers", 2)
     log = _log_of_a_training(out / "state", process)
     (worker,) = re.findall(r"process (\d+)", log.read_text())
@@ -45,13 +45,14 @@ def test_a_worker_is_killed_and_the_tables_are_those_of_the_local_pool(tmp_path:
 
 def _log_of_a_training(state: Path, process: subprocess.Popen[str]) -> Path:
     """Of one that has begun and not ended."""
-    end = time.monotonic() + 180
+    end = time.monotonic() + 400
     while time.monotonic() < end and process.poll() is None:
         for log in state.rglob("train.log"):
             if not log.with_suffix(".json").exists() and "process" in log.read_text():
                 return log
         time.sleep(0.01)
-    raise AssertionError("no training has begun")
+    process.terminate()
+    raise AssertionError(f"no training has begun: {process.communicate(timeout=60)[0]}")
 
 
 def _results(calls: Path, out: Path) -> set[str]:
@@ -65,4 +66,4 @@ def test_what_ray_cannot_give_is_told_at_the_start(tmp_path: Path) -> None:
     process = batch(python, variables, *arguments)
     said, _ = process.communicate(timeout=240)
     assert process.returncode == 1
-    assert "fmgs-batch: there is no Ray cluster at 127.0.0.1:1" in said
+    assert "fmgs-batch: no Ray cluster at 127.0.0.1:1" in said
