@@ -46,10 +46,10 @@ class RayEngine:
         self._order, self._threads, self._flying = order, threads, dict[Any, str]()
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         self.cluster = Cluster(len(nodes), *(sum(node.get(name, 0.0) for node in nodes) for name in ("CPU", "GPU")))
-        most = max(node.get("memory", 0.0) for node in nodes if node.get("CPU", 0.0) >= threads) if nodes else 0
-        if not any(node.get("CPU", 0.0) >= threads for node in nodes):
+        fit = [node.get("memory", 0.0) for node in nodes if node.get("CPU", 0.0) >= threads]
+        if not fit:
             raise BatchError(f"no node of the cluster has {threads} CPUs, which --threads asks for")
-        if most < memory_gb * 2**30:
+        if (most := max(fit)) < memory_gb * 2**30:
             raise BatchError(
                 f"no node of the cluster offers {memory_gb:g} GB for a task (the most is {most / 2**30:.1f}); "
                 "give less with --memory"
@@ -109,7 +109,7 @@ def _connected(address: str | None, cpus: int | None) -> Any:
     if address is not None:
         _check_address(address)
     alone = address is None and "RAY_ADDRESS" not in os.environ
-    options: dict[str, Any] = {"num_cpus": cpus} if alone and cpus else {}
+    options: dict[str, Any] = {"num_cpus": cpus, "include_dashboard": False} if alone and cpus else {}
     try:
         ray.init(address=address or ("local" if options else None), log_to_driver=False, **options)
     except Exception as error:  # what Ray raises here has no common kind

@@ -16,6 +16,7 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from fmgs_nerfstudio.batch.state import finished
 from fmgs_nerfstudio.batch.tasks import Order, Record, Task
@@ -51,13 +52,14 @@ def execute(order: Order) -> Record:
         log.flush()
         begun, start = Record(task.id, "done", "", order.fingerprint, host=host, command=task.command), time.monotonic()
         try:
-            why, peak = _carry_out(order, log)
+            why, used = _carry_out(order, log)
         except OSError as error:  # a full disk, a folder that may not be written
-            why, peak = str(error), 0.0
+            why, used = str(error), _Used()
         if why:
             why = "\n".join([why, *tail(order.log)])
         seconds = time.monotonic() - start
-        record = replace(begun, status="failed" if why else "done", why=why, seconds=seconds, peak_mb=peak)
+        status = "failed" if why else "done"
+        record = replace(begun, status=status, why=why, seconds=seconds, **used._asdict())
         if not _stopped:  # by the user: that says nothing of the task
             record.write(order.record)
     return record
@@ -102,8 +104,15 @@ def _locked(path: Path) -> Generator[io.TextIOWrapper]:
         yield file
 
 
-def _carry_out(order: Order, log: io.TextIOWrapper) -> tuple[str, float]:
-    """Why it failed, empty where it did not; and the peak memory in MB."""
+class _Used(NamedTuple):
+    """What a command used, as in `Record`."""
+
+    peak_mb: float = 0.0
+    cpu_seconds: float = 0.0
+
+
+def _carry_out(order: Order, log: io.TextIOWrapper) -> tuple[str, _Used]:
+    """Why it failed, empty where it did not; and what it used."""
     task = order.task
     if task.writes != "aside" or not task.outputs:
         for path in task.outputs if task.writes == "afresh" else ():
@@ -111,29 +120,29 @@ def _carry_out(order: Order, log: io.TextIOWrapper) -> tuple[str, float]:
         return _call(order, task.outputs, log)
     with folder_beside(task.outputs[0]) as aside:
         written = tuple(aside / path.name for path in task.outputs)
-        why, peak = _call(order, written, log)
+        why, used = _call(order, written, log)
         if not why:
             for path, final in zip(written, task.outputs, strict=True):
                 _remove(final)
                 os.replace(path, final)
-        return why, peak
+        return why, used
 
 
-def _call(order: Order, outputs: tuple[Path, ...], log: io.TextIOWrapper) -> tuple[str, float]:
+def _call(order: Order, outputs: tuple[Path, ...], log: io.TextIOWrapper) -> tuple[str, _Used]:
     """As `_carry_out`; `outputs`: where the command shall write them."""
     task = order.task
     if _stopped:
-        return "stopped", 0.0
-    code, peak = 0, 0.0
+        return "stopped", _Used()
+    code, used = 0, _Used()
     if task.command:
-        code, peak = _run(_words(task, outputs), log, os.environ | dict(order.environment))
+        code, used = _run(_words(task, outputs), log, os.environ | dict(order.environment))
     if _stopped:
-        return "stopped", peak
+        return "stopped", used
     if code:
-        return f"{task.command[0]} {_ending(code)}", peak
+        return f"{task.command[0]} {_ending(code)}", used
     if absent := [str(path) for path, there in zip(task.outputs, outputs, strict=True) if not there.exists()]:
-        return f"{task.command[0]} ended well and did not write {', '.join(absent)}", peak
-    return "", peak
+        return f"{task.command[0]} ended well and did not write {', '.join(absent)}", used
+    return "", used
 
 
 def _ending(code: int) -> str:
@@ -153,8 +162,8 @@ def _words(task: Task, outputs: tuple[Path, ...]) -> list[str]:
     return [program, *(elsewhere.get(word, word) for word in task.command[1:])]
 
 
-def _run(words: list[str], log: io.TextIOWrapper, environment: dict[str, str]) -> tuple[int, float]:
-    """Exit code, or minus the signal; and the peak memory in MB."""
+def _run(words: list[str], log: io.TextIOWrapper, environment: dict[str, str]) -> tuple[int, _Used]:
+    """Exit code, or minus the signal; and what it used."""
     if sys.platform == "linux":
         words = [sys.executable, "-I", "-S", "-c", _DIES_WITH_US, str(os.getpid()), *words]
     process = subprocess.Popen(
@@ -166,7 +175,7 @@ def _run(words: list[str], log: io.TextIOWrapper, environment: dict[str, str]) -
         process.returncode = os.waitstatus_to_exitcode(status)
     finally:
         _running.discard(process.pid)
-    return process.returncode, usage.ru_maxrss / 1024
+    return process.returncode, _Used(usage.ru_maxrss / 1024, usage.ru_utime + usage.ru_stime)
 
 
 def _remove(path: Path) -> None:

@@ -15,7 +15,7 @@ from rich.text import Text
 from fmgs_nerfstudio.batch.execute import tail
 from fmgs_nerfstudio.batch.scheduler import ordered, run
 from fmgs_nerfstudio.batch.simulate import (
-    RECORDED,
+    EXPECTED,
     Outcome,
     SimulatedEngine,
     Simulation,
@@ -75,7 +75,7 @@ class Progress:
 
 def graph(tasks: Sequence[Task], state: State, workers: int, most: int = 200) -> str:
     """The tasks, what each waits for, which are finished; how many of each kind; and how long the rest takes."""
-    recorded = dict(RECORDED) | (own := recorded_in(state.folder))
+    recorded = dict(EXPECTED) | (own := recorded_in(state.folder))
     seconds = expected_seconds(tasks, recorded)
     finished = {task.id for task in tasks if not task.missing and state.finished(task) is not None}
     lines: list[str] = []

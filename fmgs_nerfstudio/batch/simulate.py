@@ -157,7 +157,7 @@ def ideal_seconds(tasks: Sequence[Task], records: Mapping[str, Record], workers:
 
 # Times of tasks -------------------------------------------------------------------------------------------------------
 
-RECORDED: Seconds = {
+EXPECTED: Seconds = {
     "demo": (20.0,),
     "track": (120.0,),
     "priors": (300.0,),
@@ -168,6 +168,7 @@ RECORDED: Seconds = {
     "export": (60.0,),
     "report": (45.0,),
 }
+"""Guesses, of one core and captures as the demo's, where nothing is recorded."""
 
 
 def recorded_in(state: Path) -> dict[str, list[float]]:

@@ -179,7 +179,7 @@ def _tasks_at(at: Place) -> Iterator[Task]:
             f"{at.name}/{name}",
             tuple(str(word) for word in words),
             call.outputs,
-            () if capture is None else (capture,),
+            () if capture is None or needs else (capture,),  # else through those it needs
             (*_OWN, *(("priors",) if "priors" in chosen else ())),
             tuple(needs),
             call.writes,

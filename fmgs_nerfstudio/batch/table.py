@@ -224,9 +224,9 @@ def _write_results(row: Callable[[Iterable[object]], object], results: Sequence[
 
 
 def _write_times(row: Callable[[Iterable[object]], object], records: Iterable[Record]) -> None:
-    row(["task", "status", "seconds", "peak MB", "host", "finished before"])
+    row(["task", "status", "seconds", "CPU seconds", "peak MB", "host", "finished before"])
     for r in records:
-        row([r.task, r.status, f"{r.seconds:.2f}", f"{r.peak_mb:.0f}", r.host, r.kept])
+        row([r.task, r.status, f"{r.seconds:.2f}", f"{r.cpu_seconds:.2f}", f"{r.peak_mb:.0f}", r.host, r.kept])
 
 
 def _pictures(at: Place, records: Mapping[str, Record]) -> list[str]:

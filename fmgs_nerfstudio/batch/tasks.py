@@ -64,6 +64,8 @@ class Record:
     seconds: float = 0.0
     peak_mb: float = 0.0
     """Most memory that one of its processes had, MB; not less than the process has that started it."""
+    cpu_seconds: float = 0.0
+    """Processor time of its processes."""
     host: str = ""
     command: tuple[str, ...] = ()
 

@@ -17,7 +17,7 @@ from fmgs_nerfstudio.batch.plan import Plan, Variant
 from fmgs_nerfstudio.batch.progress import Progress, graph, outcomes_table
 from fmgs_nerfstudio.batch.scheduler import ordered
 from fmgs_nerfstudio.batch.scheduler import run as run_tasks
-from fmgs_nerfstudio.batch.simulate import RECORDED, Simulation, expected_seconds, recorded_in, simulate
+from fmgs_nerfstudio.batch.simulate import EXPECTED, Simulation, expected_seconds, recorded_in, simulate
 from fmgs_nerfstudio.batch.state import State
 from fmgs_nerfstudio.batch.steps import tasks_of
 from fmgs_nerfstudio.batch.table import failures, write_tables
@@ -80,7 +80,7 @@ def run(batch: Batch) -> bool:
         BatchError, FileError: the plan, an option or the cluster cannot be used.
     """
     if batch.simulate:
-        recorded = dict(RECORDED) | recorded_in(batch.out / "state")
+        recorded = dict(EXPECTED) | recorded_in(batch.out / "state")
         print(outcomes_table(batch.simulation, simulate(batch.simulation, recorded)))
         return True
     for name, value in (("--threads", batch.threads), ("--memory", batch.memory)):
@@ -111,7 +111,7 @@ def _run(plan: Plan, tasks: list[Task], state: State, batch: Batch, workers: int
         engine = LocalEngine(workers, state.order, machine.cards)
         print(f"This machine: {machine}; {workers} at a time; threads of each: {batch.threads}")
     try:
-        expected = expected_seconds(tasks, dict(RECORDED) | recorded_in(state.folder))
+        expected = expected_seconds(tasks, dict(EXPECTED) | recorded_in(state.folder))
         with Progress(len(tasks), state.folder) as progress:
             records = run_tasks(ordered(tasks, expected, workers), engine, state.finished, progress.tell)
     finally:

@@ -44,6 +44,7 @@ def test_a_task_leaves_its_outputs_a_record_and_a_log(state: State) -> None:
     assert order.log.read_text().splitlines()[1:] == ["hello", "to-stderr"]
     assert read_record(order.record) == record
     assert record.seconds > 0
+    assert record.cpu_seconds > 0
     assert record.peak_mb > 1
     assert sorted(path.name for path in state.out.iterdir()) == ["one", "state", "two"]
 

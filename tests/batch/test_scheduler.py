@@ -9,7 +9,7 @@ import pytest
 
 from fmgs_nerfstudio.batch.scheduler import ordered, run
 from fmgs_nerfstudio.batch.simulate import (
-    RECORDED,
+    EXPECTED,
     SimulatedEngine,
     Simulation,
     ideal_seconds,
@@ -123,10 +123,10 @@ def test_workers_that_die_lose_their_task_and_no_other() -> None:
 
 
 def test_simulated_clusters_come_near_the_ideal() -> None:
-    outcomes = simulate(Simulation(subjects=400, workers=(1, 8, 40), stragglers=0), RECORDED)
+    outcomes = simulate(Simulation(subjects=400, workers=(1, 8, 40), stragglers=0), EXPECTED)
     for one in outcomes:
         assert one.ideal <= one.makespan
         assert one.ideal / one.makespan > 0.95, one
     assert all(a.makespan > b.makespan for a, b in itertools.pairwise(outcomes))
     with pytest.raises(BatchError):
-        simulate(Simulation(workers=(0,)), RECORDED)
+        simulate(Simulation(workers=(0,)), EXPECTED)
