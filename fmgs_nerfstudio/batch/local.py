@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fmgs_nerfstudio.batch.execute import execute, stop_all
-from fmgs_nerfstudio.batch.tasks import BatchError, Order, Record, Task
+from fmgs_nerfstudio.batch.tasks import Order, Record, Task
 
 _CGROUP = Path("/sys/fs/cgroup/memory.max")
 
@@ -56,8 +56,6 @@ class LocalEngine:
 
     def __init__(self, workers: int, order: Callable[[Task], Order], cards: Sequence[str] = ()) -> None:
         """`order`: makes of a task what a worker needs. `cards`: taken in turn, one for each worker."""
-        if workers < 1:
-            raise BatchError(f"--workers is {workers}; expected 1 or more")
         self._order, self._cards = order, [cards[i % len(cards)] for i in range(workers)] if cards else []
         self._pool = ThreadPoolExecutor(workers)
         self._flying: dict[Future[Record], tuple[Task, str | None]] = {}

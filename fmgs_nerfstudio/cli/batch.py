@@ -83,8 +83,8 @@ def run(batch: Batch) -> bool:
         recorded = dict(EXPECTED) | recorded_in(batch.out / "state")
         print(outcomes_table(batch.simulation, simulate(batch.simulation, recorded)))
         return True
-    for name, value in (("--threads", batch.threads), ("--memory", batch.memory)):
-        if value <= 0:
+    for name, value in (("--threads", batch.threads), ("--memory", batch.memory), ("--workers", batch.workers)):
+        if value is not None and value <= 0:
             raise BatchError(f"{name} is {value}; expected more than 0")
     plan, out = _plan(batch), batch.out.resolve()
     tasks = tasks_of(plan, out)
@@ -143,7 +143,12 @@ def _plan(batch: Batch) -> Plan:
         plan = replace(plan, captures=chosen)
     if batch.methods:
         plan = replace(plan, variants=tuple(Variant(method, method) for method in batch.methods))
-    return replace(plan, seeds=batch.seeds or plan.seeds, run=batch.run or plan.run, steps=batch.steps or plan.steps)
+    return replace(
+        plan,
+        seeds=batch.seeds or plan.seeds,
+        run=batch.run or plan.run,
+        steps=plan.steps if batch.steps is None else batch.steps,
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
