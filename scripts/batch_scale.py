@@ -43,15 +43,17 @@ class BatchScale:
     """People of the demo plan."""
     steps: int = 3
     """Training steps of each."""
+    address: str = "local"
+    """Of a Ray cluster of two CPUs, for all parts but demo. Default: new ones."""
     out: Path | None = None
     """Folder to work in, kept. Default: a temporary one."""
 
 
 def main(measure: BatchScale) -> None:
     parts = {
-        "scheduling": lambda out: scheduling(out, measure.tasks),
-        "workers": lambda out: workers(out, measure.seconds),
-        "overhead": overhead,
+        "scheduling": lambda out: scheduling(out, measure.address, measure.tasks),
+        "workers": lambda out: workers(out, measure.address, measure.seconds),
+        "overhead": lambda out: overhead(out, measure.address),
         "demo": lambda out: demo(out, measure.people, measure.steps),
     }
     with tempfile.TemporaryDirectory() as temporary:
@@ -74,13 +76,14 @@ def _timed(out: Path, tasks: list[Task], engine: Callable[[State], RayEngine | L
         made.close()
 
 
-def _ray(count: int) -> Callable[[State], RayEngine]:
-    return lambda state: RayEngine(state.order, "local", count, 1, 0.2)
+def _ray(address: str, at_a_time: int) -> Callable[[State], RayEngine]:
+    """A cluster of two CPUs, of which a task takes one or both."""
+    return lambda state: RayEngine(state.order, address, 2, 2 // at_a_time, 0.2)
 
 
-def scheduling(out: Path, count: int) -> None:
+def scheduling(out: Path, address: str, count: int) -> None:
     tasks = [Task(f"{i // 8:05d}/{i % 8}") for i in range(count)]
-    wall, own = _timed(out, tasks, _ray(2))
+    wall, own = _timed(out, tasks, _ray(address, 2))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"{count:,} empty tasks on Ray: {count / wall:.0f} a second; the driver: {own / count * 1e3:.2f} ms of")
     print(f"processor time a task, {peak:.0f} MB at most")
@@ -90,7 +93,7 @@ def scheduling(out: Path, count: int) -> None:
     print(f"The same, all finished before: {(time.monotonic() - start) / count * 1e3:.2f} ms a task")
 
 
-def workers(out: Path, seconds: float) -> None:
+def workers(out: Path, address: str, seconds: float) -> None:
     def tasks() -> list[Task]:
         kinds = ("check", "train", "eval")
         return [
@@ -99,17 +102,17 @@ def workers(out: Path, seconds: float) -> None:
             for i in range(20)
         ]
 
-    one, two = (_timed(out / str(count), tasks(), _ray(count))[0] for count in (1, 2))
+    one, two = (_timed(out / str(count), tasks(), _ray(address, count))[0] for count in (1, 2))
     print(f"20 subjects x 3 tasks of {seconds:g} s on Ray: 1 worker {one:.1f} s, 2 workers {two:.1f} s,")
     print(f"{one / two / 2:.3f} of linear")
 
 
-def overhead(out: Path) -> None:
+def overhead(out: Path, address: str) -> None:
     start = time.monotonic()
     for _ in range(20):
         subprocess.run(["true"], check=True)
     single = (time.monotonic() - start) / 20
-    for name, engine in (("local", lambda state: LocalEngine(1, state.order)), ("ray", _ray(1))):
+    for name, engine in (("local", lambda state: LocalEngine(1, state.order)), ("ray", _ray(address, 1))):
         wall, _ = _timed(out / name, [Task(f"{i}/x", ("true",)) for i in range(50)], engine)
         print(f"A command that does nothing, {name}: {wall / 50 - single:.3f} s more than by itself")
 

@@ -15,7 +15,11 @@ RETRIES = 3
 """Times that a task whose worker was lost is started again."""
 _AHEAD = 500
 """Tasks that Ray has at most beyond those that its processors can run: enough to keep it busy, not to fill it."""
-_OF_A_NEW_CLUSTER = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_raylet_start_wait_time_s": "300"}
+_OF_A_NEW_CLUSTER = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_raylet_start_wait_time_s": "300",
+    "RAY_agent_register_timeout_ms": "300000",
+}
 """A cluster that is begun here reports to nobody, and may take its time on a busy machine."""
 
 

@@ -107,7 +107,7 @@ def test_the_simulated_clock_against_times_by_hand() -> None:
     seconds = {task.id: 2.0 if task.id.endswith("0") else 1.0 for task in tasks}
     for workers, expected in ((1, 9.0), (2, 5.0), (3, 3.0), (9, 3.0)):
         engine = SimulatedEngine(workers, seconds)
-        records = run(tasks, engine)
+        records = run(ordered(tasks, seconds, workers), engine)
         assert engine.clock == expected
         assert ideal_seconds(tasks, records, workers) == pytest.approx(max(3.0, 9.0 / workers))
 
