@@ -1,6 +1,7 @@
 """The paper's ablations (Table 3, Fig. 3, Fig. 5), and the method without one part at a time, from the same seed.
 
-Each row is one `ns-train fmgs-avatar` with a few flags more, and one `ns-eval`; what is done is not done again.
+A plan of `fmgs-batch` (docs/scale.md): each row is one `ns-train fmgs-avatar` with a few flags more, and one `ns-eval`,
+one at a time; what is done is not done again.
 """
 
 from __future__ import annotations
@@ -10,12 +11,10 @@ import csv
 import json
 import os
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, NamedTuple
@@ -26,14 +25,16 @@ import torch
 import tyro
 from rich.console import Console
 
+from fmgs_nerfstudio.batch.ablation import FULL, PRIORS, TABLE_3, weigh
+from fmgs_nerfstudio.batch.local import LocalEngine, Machine
+from fmgs_nerfstudio.batch.plan import Plan, Source, Variant
+from fmgs_nerfstudio.batch.progress import Progress
+from fmgs_nerfstudio.batch.scheduler import run as run_tasks
+from fmgs_nerfstudio.batch.state import State
+from fmgs_nerfstudio.batch.steps import Place, runs_of, tasks_of
+from fmgs_nerfstudio.batch.tasks import BatchError, Record
+from fmgs_nerfstudio.cli.errors import in_one_line
 from fmgs_nerfstudio.files import atomic_path, write_image
-
-# The methods' weights of the priors. All are named in a row that changes one: the paper's lambda_n is three terms'.
-WEIGHTS = {
-    "fmgs-avatar": {"d": 0.02, "sn": 0.02, "n": 0.05, "tv": 0.02, "s": 0.1, "reg": 1e-3},
-    "fmgs-avatar-paper": {"d": 0.02, "sn": 0.02, "n": 0.02, "tv": 0.02, "s": 0.1, "reg": 1e-3},
-}
-PRIORS = ("d", "sn", "n", "tv", "s", "reg")
 
 
 class Row(NamedTuple):
@@ -45,13 +46,10 @@ class Row(NamedTuple):
 
     def flags_of(self, method: str) -> tuple[str, ...]:
         """Flags for `ns-train METHOD`."""
-        weights = WEIGHTS[method] if self.factors else {}
-        named = {term: weight * self.factors.get(term, 1) for term, weight in weights.items()}
-        lambdas = ((f"--pipeline.model.weights.lambda-{term}", f"{value:g}") for term, value in named.items())
-        return (*self.flags, *chain.from_iterable(lambdas))
+        return (*self.flags, *weigh(method, self.factors))
 
 
-def _without(*terms: str) -> dict[str, float]:
+def _without(terms: Sequence[str]) -> dict[str, float]:
     return dict.fromkeys(terms, 0.0)
 
 
@@ -59,14 +57,9 @@ TWO_SIDED = ("--pipeline.model.rendering.backface_cutoff", "1")
 FREE = ("--pipeline.model.surfels.guided", "False")
 UNCOORDINATED = ("--pipeline.model.coordinated", "False")
 STRONG: Mapping[str, float] = {"d": 10, "sn": 10, "n": 10, "s": 10}
-FULL = "+ L_s: full method"
 ROWS: dict[str, Row] = {
     # Table 3, one prior after the other
-    "none": Row(factors=_without(*PRIORS)),
-    "+ L_d": Row(factors=_without("sn", "n", "tv", "s", "reg")),
-    "+ L_sn": Row(factors=_without("n", "tv", "s", "reg")),
-    "+ L_n": Row(factors=_without("s", "reg")),
-    FULL: Row(),
+    **{row: Row(factors=_without(priors)) for row, priors in TABLE_3.items()},
     # Fig. 5
     "uncoordinated": Row(UNCOORDINATED),
     "opacity closed to priors": Row(("--pipeline.model.priors-move-opacity", "False")),
@@ -74,8 +67,8 @@ ROWS: dict[str, Row] = {
     "priors x10": Row(factors=STRONG),
     "priors x10, uncoordinated": Row(UNCOORDINATED, STRONG),
     # Fig. 3: Gaussians that no mesh guides, drawn from both sides as 3DGS and 2DGS do
-    "3D Gaussians": Row((*FREE, *TWO_SIDED, "--pipeline.model.surfels.kind", "3d"), _without(*PRIORS)),
-    "unguided": Row((*FREE, *TWO_SIDED), _without(*PRIORS)),
+    "3D Gaussians": Row((*FREE, *TWO_SIDED, "--pipeline.model.surfels.kind", "3d"), _without(PRIORS)),
+    "unguided": Row((*FREE, *TWO_SIDED), _without(PRIORS)),
     "unguided, priors": Row(FREE),
     # one part away
     "Z_p of another frame": Row(),
@@ -141,18 +134,35 @@ def main(ablation: Ablation) -> None:
     for row in left_out.intersection(ablation.rows):
         console.print(f"Leaving out {row}: needs CUDA, and there is no CUDA device here")
     out.mkdir(parents=True, exist_ok=True)
+    rows = [row for row in ablation.rows if row not in left_out]
+    if not rows:
+        return
     steps = _steps(ablation, out, console)
-    for seed in ablation.seeds:
-        for row in [row for row in ablation.rows if row not in left_out]:
-            folder = _folder(out, row, seed)
-            if (folder / "row.json").exists():
-                console.print(f"Reusing {folder}")
-                continue
-            console.rule(f"{row}, seed {seed}: {steps} steps")
-            _train_and_evaluate(ablation.data.resolve(), folder, method_of(ablation.method, row), row, seed, steps)
-    _write_tables(out, ablation.seeds, console)
-    for name, rows in PANELS.items():
-        _write_panel(out, out / f"{name}.png", [row for row in rows if row not in left_out], ablation.seeds[0])
+    variants = tuple(_variant(ablation.method, row) for row in rows)
+    capture = Source(ablation.data.resolve().name, ablation.data.resolve())
+    plan = Plan("ablation", (capture,), variants, tuple(ablation.seeds), ("train", "eval"), steps)
+    records = _run(plan, out)
+    _write_tables(plan, out, records, console)
+    for name, shown in PANELS.items():
+        _write_panel(plan, out, out / f"{name}.png", [row for row in shown if row not in left_out])
+    if failed := [record for record in records.values() if record.status == "failed"]:
+        sys.exit("\n".join(f"{record.task} failed: {record.why}" for record in failed))
+
+
+def _variant(method: str, row: str) -> Variant:
+    return Variant(row, method_of(method, row), ROWS[row].flags_of(method))
+
+
+def _run(plan: Plan, out: Path) -> dict[str, Record]:
+    """Train and evaluate one row after the other, each with all cores."""
+    tasks, state = tasks_of(plan, out), State(out, environment=variants())
+    state.open()
+    engine = LocalEngine(1, state.order, Machine.here().cards[:1])
+    try:
+        with Progress(len(tasks), state.folder) as progress:
+            return run_tasks(tasks, engine, state.finished, progress.tell)
+    finally:
+        engine.close()
 
 
 def _steps(ablation: Ablation, out: Path, console: Console) -> int:
@@ -196,40 +206,9 @@ def _seconds_per_step(data: Path, method: str, out: Path, count: int = 40) -> fl
     return statistics.median(times[count // 2 :])
 
 
-def _folder(out: Path, row: str, seed: int) -> Path:
-    plain = "".join(c if c.isalnum() else "_" for c in row).strip("_")
-    return out / f"seed_{seed}" / plain
-
-
 def method_of(method: str, row: str) -> str:
     """The nerfstudio method of a row."""
     return f"{method}-other-latent" if row == OTHER_LATENT else method
-
-
-def _train_and_evaluate(data: Path, folder: Path, method: str, row: str, seed: int, steps: int) -> None:
-    flags = ROWS[row].flags_of(method.removesuffix("-other-latent"))
-    where = ["--output-dir", folder, "--experiment-name", "x", "--timestamp", "run"]
-    how = ["--max-num-iterations", steps, "--vis", "tensorboard", "--logging.local-writer.enable", "False"]
-    seeds = ["--machine.seed", seed, "--pipeline.model.seed", seed]
-    seeds += ["--pipeline.datamanager.train-cameras-sampling-seed", 42 + seed]
-    start = time.time()
-    _call("ns-train", method, "--data", data, *where, *how, *seeds, *flags)
-    seconds = time.time() - start
-    run = folder / "x" / method / "run"
-    images = folder / "images"
-    _call(
-        "ns-eval", "--load-config", run / "config.yml", "--output-path", folder / "metrics.json",
-        "--render-output-path", images,
-    )  # fmt: skip
-    metrics = json.loads((folder / "metrics.json").read_text())["results"]
-    with atomic_path(folder / "row.json") as path:
-        path.write_text(json.dumps({"row": row, "seed": seed, "steps": steps, "seconds": seconds} | metrics))
-
-
-def _call(program: str, *arguments: object) -> None:
-    command = [str(Path(sys.executable).with_name(program)), *(str(argument) for argument in arguments)]
-    if code := subprocess.run(command, check=False, env=os.environ | variants()).returncode:
-        sys.exit(code)
 
 
 def variants() -> dict[str, str]:
@@ -239,9 +218,18 @@ def variants() -> dict[str, str]:
     return {"NERFSTUDIO_METHOD_CONFIGS": methods, "PYTHONPATH": os.pathsep.join(path)}
 
 
-def _results(out: Path, row: str, seeds: list[int]) -> list[dict[str, float]]:
-    paths = [_folder(out, row, seed) / "row.json" for seed in seeds]
-    return [json.loads(path.read_text()) for path in paths if path.exists()]
+def _results(plan: Plan, out: Path, records: Mapping[str, Record], row: str) -> list[dict[str, float]]:
+    """Of the seeds that were evaluated: metrics, `seed`, `steps` and the `seconds` of training."""
+    return [
+        json.loads((at.folder / "metrics.json").read_text())["results"]
+        | {"seed": at.seed, "steps": plan.steps, "seconds": records[f"{at.name}/train"].seconds}
+        for at in _runs(plan, out, row)
+        if records[f"{at.name}/eval"].done
+    ]
+
+
+def _runs(plan: Plan, out: Path, row: str) -> list[Place]:
+    return [at for at in runs_of(plan, out) if at.variant is not None and at.variant.name == row]
 
 
 def _cells(results: list[dict[str, float]]) -> Iterator[str]:
@@ -254,9 +242,10 @@ def _cells(results: list[dict[str, float]]) -> Iterator[str]:
         yield cell
 
 
-def _write_tables(out: Path, seeds: list[int], console: Console) -> None:
+def _write_tables(plan: Plan, out: Path, records: Mapping[str, Record], console: Console) -> None:
     header = ["", *(title for title, _ in COLUMNS.values())]
-    rows = [[row, *_cells(results)] for row in ROWS if (results := _results(out, row, seeds))]
+    results = {row: found for row in ROWS if (found := _results(plan, out, records, row))}
+    rows = [[row, *_cells(found)] for row, found in results.items()]
     lines = [" | ".join(cells) for cells in (header, ["---"] * len(header), *rows)]
     markdown = "".join(f"| {line} |\n" for line in lines)
     with atomic_path(out / "table.md") as path:
@@ -264,19 +253,19 @@ def _write_tables(out: Path, seeds: list[int], console: Console) -> None:
     with atomic_path(out / "table.csv") as path, path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["row", "seed", "steps", *COLUMNS])
-        for row in ROWS:
-            for result in _results(out, row, seeds):
+        for row, found in results.items():
+            for result in found:
                 writer.writerow([row, *(result.get(key, "") for key in ("seed", "steps", *COLUMNS))])
     console.print(markdown, soft_wrap=True, markup=False)
     console.print(f"{out / 'table.md'}, {out / 'table.csv'}", soft_wrap=True)
 
 
-def _write_panel(out: Path, path: Path, rows: list[str], seed: int, count: int = 2) -> None:
-    """Truth, RGB, normal, depth normal, semantics of a few held-out views, one line per row and view."""
+def _write_panel(plan: Plan, out: Path, path: Path, rows: list[str], count: int = 2) -> None:
+    """Truth, RGB, normal, depth normal, semantics of a few held-out views, one line per row (first seed) and view."""
     lines = []
     for i in range(count):
         for row in rows:
-            folder = _folder(out, row, seed) / "images"
+            folder = next((at.folder / "images" for at in _runs(plan, out, row)), out)
             views = sorted(folder.glob("eval_novel_view_img_*.png"))
             if not views:
                 return
@@ -290,4 +279,6 @@ def _write_panel(out: Path, path: Path, rows: list[str], seed: int, count: int =
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Ablation))
+    command = tyro.cli(Ablation)
+    with in_one_line("scripts/ablation", BatchError, interrupted="the same command goes on where it stopped"):
+        main(command)

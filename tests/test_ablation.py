@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import subprocess
 import sys
@@ -18,11 +19,15 @@ from nerfstudio.configs.method_configs import AnnotatedBaseConfigUnion
 from support.trainer_runs import config_for
 from support.zju_capture import write_capture
 
+from fmgs_nerfstudio.batch.ablation import WEIGHTS
+from fmgs_nerfstudio.batch.plan import Plan
+from fmgs_nerfstudio.batch.steps import runs_of, tasks_of
+from fmgs_nerfstudio.batch.tasks import Record
 from fmgs_nerfstudio.method import FMGSTrainerConfig
 from fmgs_nerfstudio.modalities import all_terms
 from fmgs_nerfstudio.objective import Objective
 
-METHODS = list(ablation.WEIGHTS)
+METHODS = list(WEIGHTS)
 
 
 def parse(method: str, row: str = ablation.FULL) -> FMGSTrainerConfig:
@@ -95,9 +100,43 @@ def test_rows_that_need_cuda_are_left_out_without(
     cuda: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trained = []
+
+    def run(plan: Plan, out: Path) -> dict[str, Record]:
+        trained.extend(variant.name for variant in plan.variants)
+        return {task.id: Record(task.id, "not run") for task in tasks_of(plan, out)}
+
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
-    monkeypatch.setattr(ablation, "_train_and_evaluate", lambda data, folder, method, row, *_: trained.append(row))
+    monkeypatch.setattr(ablation, "_run", run)
     rows = ["3D Gaussians", "unguided"]
     ablation.main(ablation.Ablation(tmp_path, out=tmp_path / "out", steps=1, rows=rows))
     assert trained == (rows if cuda else ["unguided"])
     assert ("Leaving out 3D Gaussians" in capsys.readouterr().out) == (not cuda)
+
+
+def test_the_table_is_made_of_metrics_and_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each row's numbers in its line, the time of its training among them; a failed row is left out, and the status."""
+
+    def run(plan: Plan, out: Path) -> dict[str, Record]:
+        for at in runs_of(plan, out):
+            at.folder.mkdir(parents=True)
+            psnr = 20 + len(at.variant.name if at.variant else "") + at.seed
+            (at.folder / "metrics.json").write_text(json.dumps({"results": {"psnr": psnr, "novel_pose_ssim": 0.5}}))
+        records = {task.id: Record(task.id, "done", seconds=90.0) for task in tasks_of(plan, out)}
+        lost = next(id for id in records if "light" in id and id.endswith("train"))
+        return records | {
+            lost: Record(lost, "failed", "no light"),
+            lost.replace("train", "eval"): Record("", "not run"),
+        }
+
+    monkeypatch.setattr(ablation, "_run", run)
+    out = tmp_path / "out"
+    with pytest.raises(SystemExit, match="light-0/train failed: no light"):
+        ablation.main(ablation.Ablation(tmp_path, out=out, steps=7, rows=["light", "none"], seeds=[0, 2]))
+    header, _, *rows = (out / "table.md").read_text().splitlines()
+    cells = {row.split(" | ")[0]: dict(zip(header.split(" | "), row.split(" | "), strict=True)) for row in rows}
+    assert cells["| none"]["PSNR"] == "25.00 ± 1.41"
+    assert cells["| none"]["time [s] |"] == "90 ± 0 |"
+    assert cells["| light"]["PSNR"] == "27.00"
+    assert "none,0,7,24," in (out / "table.csv").read_text()

@@ -20,7 +20,7 @@ from nerfstudio.scripts.render import Commands
 from nerfstudio.scripts.viewer.run_viewer import RunViewer
 from tyro.conf import FlagConversionOff, SuppressFixed
 
-from fmgs_nerfstudio.cli import animate, check, demo, export, priors, report
+from fmgs_nerfstudio.cli import animate, batch, check, demo, export, priors, report
 from fmgs_nerfstudio.method import FMGSTrainerConfig, fmgs_avatar, fmgs_avatar_paper
 
 ROOT = Path(__file__).parents[1]
@@ -57,6 +57,7 @@ def _programs() -> Mapping[str, tuple[Any, Any]]:
         "ns-viewer": (FlagConversionOff[RunViewer], None),
         "ns-render": (Commands, None),
         "fmgs-animate": (animate.Animate, None),
+        "fmgs-batch": (batch.Batch, None),
         "fmgs-check": (check.Check, None),
         "fmgs-demo": (demo.Demo, None),
         "fmgs-export": (export.Export, None),

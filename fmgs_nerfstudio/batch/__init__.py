@@ -1,0 +1,1 @@
+"""Plans of many captures, on a local pool or a Ray cluster."""

@@ -1,0 +1,150 @@
+"""fmgs-batch measured on a real Ray cluster of this machine: scheduling, driver memory, overhead, workers; and the demo
+plan on both engines, with a worker killed, whose tables must be the same to the last bit."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from fmgs_nerfstudio.batch.cluster import RayEngine
+from fmgs_nerfstudio.batch.local import LocalEngine
+from fmgs_nerfstudio.batch.scheduler import run
+from fmgs_nerfstudio.batch.state import State
+from fmgs_nerfstudio.batch.tasks import Task
+
+Part = Literal["scheduling", "workers", "overhead", "demo"]
+TABLES = ("table.md", "table.csv")
+
+
+@dataclass
+class BatchScale:
+    """Measure, and print a line for each figure."""
+
+    parts: Annotated[tuple[Part, ...], tyro.conf.Positional] = ("scheduling", "workers", "overhead", "demo")
+    """scheduling: empty tasks. workers: 20 subjects of sleeping tasks. overhead: of a task. demo: real trainings."""
+    tasks: int = 10_000
+    """Empty tasks."""
+    seconds: float = 4.0
+    """Sleep of one task of the 20 subjects."""
+    people: int = 2
+    """People of the demo plan."""
+    steps: int = 3
+    """Training steps of each."""
+    address: str = "local"
+    """Of a Ray cluster of two CPUs, for all parts but demo. Default: new ones."""
+    out: Path | None = None
+    """Folder to work in, kept. Default: a temporary one."""
+
+
+def main(measure: BatchScale) -> None:
+    parts = {
+        "scheduling": lambda out: scheduling(out, measure.address, measure.tasks),
+        "workers": lambda out: workers(out, measure.address, measure.seconds),
+        "overhead": lambda out: overhead(out, measure.address),
+        "demo": lambda out: demo(out, measure.people, measure.steps),
+    }
+    with tempfile.TemporaryDirectory() as temporary:
+        for part in measure.parts:
+            parts[part]((measure.out or Path(temporary)) / part)
+
+
+def _timed(out: Path, tasks: list[Task], engine: Callable[[State], RayEngine | LocalEngine]) -> tuple[float, float]:
+    """Seconds of wall-clock, and of this process's own processor time."""
+    state = State(out, code="measured")
+    state.open()
+    made = engine(state)
+    try:
+        run([Task(f"warm/{i}") for i in range(8)], made)  # Ray starts its workers with the first tasks
+        wall, own = time.monotonic(), time.process_time()
+        records = run(tasks, made, state.finished)
+        assert all(record.done for record in records.values()), next(r for r in records.values() if not r.done)
+        return time.monotonic() - wall, time.process_time() - own
+    finally:
+        made.close()
+
+
+def _ray(address: str, at_a_time: int) -> Callable[[State], RayEngine]:
+    """A cluster of two CPUs, of which a task takes one or both."""
+    return lambda state: RayEngine(state.order, address, 2, 2 // at_a_time, 0.2)
+
+
+def scheduling(out: Path, address: str, count: int) -> None:
+    tasks = [Task(f"{i // 8:05d}/{i % 8}") for i in range(count)]
+    wall, own = _timed(out, tasks, _ray(address, 2))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"{count:,} empty tasks on Ray: {count / wall:.0f} a second; the driver: {own / count * 1e3:.2f} ms of")
+    print(f"processor time a task, {peak:.0f} MB at most")
+    state = State(out, code="measured")
+    start = time.monotonic()
+    assert all(state.finished(task) is not None for task in tasks)
+    print(f"The same, all finished before: {(time.monotonic() - start) / count * 1e3:.2f} ms a task")
+
+
+def workers(out: Path, address: str, seconds: float) -> None:
+    def tasks() -> list[Task]:
+        kinds = ("check", "train", "eval")
+        return [
+            Task(f"{i}/{kind}", ("sleep", str(seconds)), needs=(f"{i}/{kinds[k - 1]}",) if k else ())
+            for k, kind in enumerate(kinds)
+            for i in range(20)
+        ]
+
+    one, two = (_timed(out / str(count), tasks(), _ray(address, count))[0] for count in (1, 2))
+    print(f"20 subjects x 3 tasks of {seconds:g} s on Ray: 1 worker {one:.1f} s, 2 workers {two:.1f} s,")
+    print(f"{one / two / 2:.3f} of linear")
+
+
+def overhead(out: Path, address: str) -> None:
+    start = time.monotonic()
+    for _ in range(20):
+        subprocess.run(["true"], check=True)
+    single = (time.monotonic() - start) / 20
+    for name, engine in (("local", lambda state: LocalEngine(1, state.order)), ("ray", _ray(address, 1))):
+        wall, _ = _timed(out / name, [Task(f"{i}/x", ("true",)) for i in range(50)], engine)
+        print(f"A command that does nothing, {name}: {wall / 50 - single:.3f} s more than by itself")
+
+
+def demo(out: Path, people: int, steps: int) -> None:
+    words = [sys.executable, "-m", "fmgs_nerfstudio.cli.batch", "demo", "--preset", "ci", "--steps", str(steps)]
+    words += ["--subjects", *map(str, range(people))]
+    local = [*words, "--out", str(out / "local")]
+    subprocess.run(local, check=True)
+    shutil.copytree(out / "local" / "captures", out / "ray" / "captures", dirs_exist_ok=True)
+    ray = subprocess.Popen([*words, "--out", str(out / "ray"), "--engine", "ray", "--workers", "2"])
+    log = _begun(out / "ray" / "state", ray)
+    (worker,) = re.findall(r"process (\d+)", log.read_text())
+    print(f"Killing worker {worker} in {log.parent.name}/train")
+    os.kill(int(worker), signal.SIGKILL)
+    assert ray.wait() == 0
+    begun = len(re.findall(r"process \d+:", log.read_text()))
+    same = [(out / "ray" / name).read_bytes() == (out / "local" / name).read_bytes() for name in TABLES]
+    print(f"The killed training was begun {begun} times; {' and '.join(TABLES)} equal the local pool's: {all(same)}")
+    assert all(same)
+    assert begun == 2
+
+
+def _begun(state: Path, process: subprocess.Popen[bytes]) -> Path:
+    """The log of a training that writes to it."""
+    while process.poll() is None:
+        for log in state.rglob("train.log"):
+            if not log.with_suffix(".json").exists() and len(log.read_text().splitlines()) > 3:
+                return log
+        time.sleep(0.05)
+    raise AssertionError("no training was found at work")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(BatchScale))
