@@ -19,6 +19,7 @@ from torch import Tensor
 from fmgs_nerfstudio.data import EvalLoader, FMGSDataManager, FMGSDataManagerConfig
 from fmgs_nerfstudio.frozen import frames_per_second
 from fmgs_nerfstudio.held_out_poses import refined_views
+from fmgs_nerfstudio.light_first import find_light
 from fmgs_nerfstudio.model import FMGSModel, FMGSModelConfig
 from fmgs_nerfstudio.viewer.control import AvatarViewer
 
@@ -82,10 +83,16 @@ class FMGSPipeline(VanillaPipeline):
                 torch.cuda.synchronize(self.model.device)
             self.train_seconds += time.perf_counter() - started
 
+        def light(step: int) -> None:
+            assert isinstance(self.model, FMGSModel)
+            if self.model.light is not None:
+                find_light(self.model, self.datamanager)
+
         before, after = TrainingCallbackLocation.BEFORE_TRAIN_ITERATION, TrainingCallbackLocation.AFTER_TRAIN_ITERATION
         return [
             TrainingCallback([before], start, update_every_num_iters=1),
             *super().get_training_callbacks(training_callback_attributes),
+            TrainingCallback([before], light, iters=(0,)),  # once the skinning field is fitted
             TrainingCallback([after], stop, update_every_num_iters=1),
         ]
 

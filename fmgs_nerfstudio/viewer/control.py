@@ -14,7 +14,7 @@ from nerfstudio.viewer.viewer import Viewer
 from nerfstudio.viewer.viewer_elements import ViewerControl
 from torch import Tensor
 
-from fmgs_nerfstudio.fields.light import Irradiance
+from fmgs_nerfstudio.fields.light import Shade
 from fmgs_nerfstudio.kernels.compiled import uninterrupted
 from fmgs_nerfstudio.modalities import MODALITIES, Pictures, visualize_outputs
 from fmgs_nerfstudio.model import FMGSModel
@@ -68,7 +68,7 @@ class AvatarViewer(ViewerControl):
         state.shown = pose
         return self._with_frame(pictures, view, pose)
 
-    def _light(self, degrees: float) -> Irradiance | None:
+    def _light(self, degrees: float) -> Shade | None:
         light = self._model.light
         up = torch.tensor(self.capture.up, device=self._model.device)
         return light.turned(up, math.radians(degrees)) if light is not None and degrees else light
