@@ -100,7 +100,6 @@ def _spread(count: int, most: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]
 
 
 def _view(data: FMGSDataManager, index: int) -> tuple[Cameras, Batch] | None:
-    batch = data.cached_train.readable(index)
-    return (
-        None if batch is None else crop_to_person(data.train_cameras[index : index + 1], batch, data.config.crop_margin)
-    )
+    if (batch := data.cached_train.readable(index)) is None:
+        return None
+    return crop_to_person(data.train_cameras[index : index + 1], batch, data.config.crop_margin)

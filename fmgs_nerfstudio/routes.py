@@ -37,8 +37,6 @@ ROUTES = {
     "depth": Route(position=True, orientation=False, shape=True, opacity=True),
     "normal": Route(position=False, orientation=True, shape=True, opacity=True),
     "semantics": Route(position=False, orientation=False, shape=False, opacity=False),
-    # Of the colour, through the light on its normals.
-    "shading": Route(position=True, orientation=True, shape=True, opacity=True),
 }
 
 

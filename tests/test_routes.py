@@ -51,7 +51,6 @@ def test_posing_is_equations_11_and_12_by_value_in_every_route() -> None:
         ("depth", {"delta_d", "delta_s", "opacity", "T"}),
         ("normal", {"delta_s", "delta_r", "opacity"}),
         ("semantics", set()),
-        ("shading", {"delta_d", "delta_s", "delta_r", "opacity", "T"}),
     ],
 )
 def test_each_route_reaches_what_the_table_says(name: str, reached: set[str]) -> None:
@@ -75,11 +74,11 @@ def test_depth_moves_T_through_positions_alone() -> None:
 
 
 def test_a_strategy_closes_opacity_to_the_priors_or_opens_everything() -> None:
-    for route in ROUTES.values():
+    for name, route in ROUTES.items():
         assert Strategy().admits(route) == route
         assert Strategy(coordinated=False, priors_move_opacity=False).admits(route) == OPEN
         closed = Strategy(priors_move_opacity=False).admits(route)
-        assert closed == (route if route == OPEN else replace(route, opacity=False))
+        assert closed == (route if name == "colour" else replace(route, opacity=False))
 
 
 def test_3d_gaussians_are_posed_with_all_three_axes() -> None:

@@ -7,7 +7,6 @@ a lamp from a texture. One function of the world normal, shared by all surfels, 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,12 +16,14 @@ from torch import Tensor, nn
 
 from fmgs_nerfstudio.fields.appearance import spherical_harmonics
 
-Shade = Callable[[Float[Tensor, "N 3"]], Float[Tensor, "N 3"]]
-"""What the colour of a surfel with this unit normal (world) is multiplied by."""
 GAMMA = 2.2
 """Images are linear light to the power of 1 / GAMMA."""
 _FLOOR = 0.05
 """Least irradiance, so that no surfel goes black for good."""
+_NINE = torch.tensor(
+    [[1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, 1], [1, 1, 0], [0, 1, 1], [1, 0, 1], [1, -1, 1]],
+    dtype=torch.float,
+)
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class LightConfig:
 
     kind: Literal["none", "sh"] = "none"
     """none: no light, as in the paper. sh: one light for the capture, found before the first step, shades all."""
+    moves_normals: bool = True
+    """Let the colour's loss move normals through the light on them."""
 
 
 class Light(nn.Module):
@@ -54,9 +57,16 @@ class Light(nn.Module):
         """Shade of surfels with these unit normals in the world: the irradiance as images have it."""
         return (irradiance_basis(normal) @ self.irradiance).clamp_min(_FLOOR) ** (1 / GAMMA)
 
-    def turned(self, up: Float[Tensor, "3"], angle: float) -> Shade:
+    def turned(self, up: Float[Tensor, "3"], angle: float) -> Light:
         """This light carried about the unit axis `up` by `angle` radians."""
-        return lambda normal: self(rotate_about(normal, up, -angle))
+        # Harmonics of one degree turn into each other, so that nine directions tell all.
+        some = torch.nn.functional.normalize(_NINE.to(up), dim=-1)
+        before = irradiance_basis(rotate_about(some, up, -angle)) @ self.irradiance
+        return Light(torch.linalg.solve(irradiance_basis(some), before))
+
+    def coloured(self, factors: tuple[float, float, float]) -> Light:
+        """This light with its red, green and blue multiplied."""
+        return Light(self.irradiance * self.irradiance.new_tensor(factors))
 
 
 def irradiance_basis(normal: Float[Tensor, "N 3"]) -> Float[Tensor, "N 9"]:
@@ -72,11 +82,6 @@ def irradiance_of(direction: Float[Tensor, "K 3"]) -> Float[Tensor, "9 K"]:
     """
     degrees = direction.new_tensor([1.0, *[8 * math.pi / 3] * 3, *[math.pi] * 5])
     return degrees[:, None] * irradiance_basis(direction).T
-
-
-def unlit(normal: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
-    """No light: colours are albedo."""
-    return torch.ones_like(normal)
 
 
 def rotate_about(vector: Float[Tensor, "N 3"], axis: Float[Tensor, "3"], angle: float) -> Float[Tensor, "N 3"]:

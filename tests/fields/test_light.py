@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from fmgs_nerfstudio.fields.light import Light, irradiance_of, rotate_about, unlit
+from fmgs_nerfstudio.fields.light import Light, irradiance_of, rotate_about
 
 
 def sphere(count: int = 20_000) -> torch.Tensor:
@@ -43,9 +43,8 @@ def test_the_irradiance_is_that_of_the_light_on_all_sides() -> None:
     torch.testing.assert_close(light(normals)[:, 0] ** 2.2, expected, atol=2e-3, rtol=0)
 
 
-def test_no_light_and_even_light_are_the_field_s_colour() -> None:
-    for light in (Light(), unlit):
-        assert torch.equal(light(sphere(50)), torch.ones(50, 3))
+def test_even_light_leaves_the_field_s_colour() -> None:
+    assert torch.equal(Light()(sphere(50)), torch.ones(50, 3))
 
 
 def test_no_surfel_goes_black_for_good() -> None:
