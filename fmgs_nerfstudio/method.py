@@ -182,7 +182,6 @@ fmgs_avatar = MethodSpecification(
             "geometry": _group(2e-3),
             "appearance": _group(5e-3),
             "distilled": _group(5e-3),
-            "light": _group(1e-2),
             "skinning": _group(1e-4),
             "scales": _group(1e-2),
             "opacities": _group(3e-2),
@@ -216,7 +215,6 @@ fmgs_avatar_paper = MethodSpecification(
         ),
         {
             **{name: _group(1e-3) for name in ("volumes", "pose_encoder", "geometry", "appearance", "distilled")},
-            "light": _group(1e-2),
             "skinning": _group(1e-4),
             "scales": _group(5e-3),
             "opacities": _group(5e-2),

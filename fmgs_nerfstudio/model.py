@@ -28,7 +28,7 @@ from fmgs_nerfstudio.console import log
 from fmgs_nerfstudio.fields.appearance import AppearanceField, AppearanceFieldConfig, canonical_direction
 from fmgs_nerfstudio.fields.geometry import GeometryField, GeometryFieldConfig
 from fmgs_nerfstudio.fields.hash_grid import HashGridConfig
-from fmgs_nerfstudio.fields.light import Irradiance, Light, LightConfig
+from fmgs_nerfstudio.fields.light import Light, LightConfig
 from fmgs_nerfstudio.fields.pose_encoder import PoseEncoder, PoseEncoderConfig
 from fmgs_nerfstudio.fields.skinning import SkinningField, SkinningFieldConfig, SurfaceWeights, blend, fit_to_surface
 from fmgs_nerfstudio.fields.volumes import FeatureVolume
@@ -221,7 +221,7 @@ class FMGSModel(Model):
         return Avatar(surfels, T, self.surfels.opacities, self.V_c(), residual.z_g, Z_p, self.distilled())
 
     def shade(
-        self, avatar: Avatar, camera_centre: Float[Tensor, "3"], light: Irradiance | None = None
+        self, avatar: Avatar, camera_centre: Float[Tensor, "3"], light: Light | None = None
     ) -> Float[Tensor, "N 3"]:
         """RGB of every surfel as this camera sees it (Eq. 7), under the avatar's light, if it has one, or another."""
         posed = avatar.posed.by(OPEN)
@@ -229,7 +229,8 @@ class FMGSModel(Model):
         colour = self.appearance(avatar.f_c, avatar.z_g, avatar.Z_p, d_hat)
         if (light := light or self.light) is None:
             return colour
-        return colour * light(outward(posed.tangents))
+        normals = outward(posed.tangents)
+        return colour * light(normals if self.config.light.moves_normals else normals.detach())
 
     def render(self, avatar: Avatar, rgb: Float[Tensor, "N 3"], camera: Camera, names: Iterable[str]) -> Maps:
         """Maps of the modalities asked for, the colour's among them (`compose_outputs`)."""

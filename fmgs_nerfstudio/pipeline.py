@@ -21,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from fmgs_nerfstudio.data import EvalLoader, FMGSDataManager, FMGSDataManagerConfig
 from fmgs_nerfstudio.frozen import frames_per_second
 from fmgs_nerfstudio.held_out_poses import refined_views
+from fmgs_nerfstudio.light_first import find_light
 from fmgs_nerfstudio.model import FMGSModel, FMGSModelConfig
 from fmgs_nerfstudio.viewer.control import AvatarViewer
 
@@ -102,11 +103,17 @@ class FMGSPipeline(VanillaPipeline):
             for parameter in self.model.parameters() if self.world_size > 1 else ():
                 dist.broadcast(parameter.data, 0)
 
+        def light(step: int) -> None:
+            assert isinstance(self.model, FMGSModel)
+            if self.model.light is not None:
+                find_light(self.model, self.datamanager)
+
         before, after = TrainingCallbackLocation.BEFORE_TRAIN_ITERATION, TrainingCallbackLocation.AFTER_TRAIN_ITERATION
         return [
             TrainingCallback([before], start, update_every_num_iters=1),
             *super().get_training_callbacks(training_callback_attributes),
             TrainingCallback([before], agree, iters=(0,)),
+            TrainingCallback([before], light, iters=(0,)),  # once the skinning field is fitted
             TrainingCallback([after], stop, update_every_num_iters=1),
         ]
 

@@ -158,7 +158,7 @@ def test_optimisers() -> None:
     assert isinstance(config, FMGSTrainerConfig)
     rates = {name: group["optimizer"].lr for name, group in config.optimizers.items()}
     assert rates == {
-        "volumes": 2e-2, "pose_encoder": 1e-3, "geometry": 2e-3, "appearance": 5e-3, "distilled": 5e-3, "light": 1e-2,
+        "volumes": 2e-2, "pose_encoder": 1e-3, "geometry": 2e-3, "appearance": 5e-3, "distilled": 5e-3,
         "skinning": 1e-4, "scales": 1e-2, "opacities": 3e-2, "poses": 8e-3, "centres": 1e-3, "rotations": 2e-3,
     }  # fmt: skip
     assert {

@@ -34,6 +34,7 @@ from fmgs_nerfstudio.frozen import FrozenAvatar, frames_per_second
 from fmgs_nerfstudio.modalities import all_terms
 from fmgs_nerfstudio.model import FMGSModel, FMGSModelConfig
 from fmgs_nerfstudio.objective import LossWeights, Objective
+from fmgs_nerfstudio.relighting import Relighting
 from fmgs_nerfstudio.rendering import Camera, Layer, cuda
 from fmgs_nerfstudio.rendering.rasterize import _OF_GAUSSIANS, _OF_SURFELS
 from fmgs_nerfstudio.surfels import SurfelsConfig
@@ -127,7 +128,7 @@ def viewer(model: FMGSModel, folder: Path) -> Numbers:
     """A posed frame with everything on, and frames of a motion and of joints turned by hand."""
     state, camera = AvatarViewer(model.eval()).state, camera_of(model, None)
     state.parts = Parts(frozenset({3})).with_tint(5, Tint((255, 0, 0), 0.5)).with_tint(9, Tint((0, 255, 0), 1.0))
-    state.frame_overlay, state.light_angle = FrameOverlay("Camera_B1", 0.5, blend=True), 90.0
+    state.frame_overlay, state.relighting = FrameOverlay("Camera_B1", 0.5, blend=True), Relighting(turn=90.0)
     compared = model.get_outputs_for_camera(camera)
     state.frame_overlay = FrameOverlay("Camera_B1")
     poses = np.random.default_rng(3).normal(size=(5, 156)) * 0.2

@@ -18,7 +18,6 @@ from support.trainer_runs import config_for, train
 from support.zju_capture import write_capture
 from torch import Tensor
 
-from fmgs_nerfstudio.fields.light import LightConfig
 from fmgs_nerfstudio.model import FMGSModel
 from fmgs_nerfstudio.surfels import SurfelsConfig
 from fmgs_nerfstudio.trainer import LossWatch, resume_command
@@ -68,19 +67,16 @@ def test_every_parameter_is_trained_and_named_in_a_group(capture: Path, tmp_path
     grouped = {id(p) for group in model.get_param_groups().values() for p in group}
     named = {name: id(p) for name, p in model.named_parameters() if name != "device_indicator_param"}
     assert set(named.values()) == grouped
-    optional = {"light", "centres", "rotations"}
+    optional = {"centres", "rotations"}
     assert set(model.get_param_groups()) == set(made.optimizers) - optional
 
 
-def test_light_and_free_surfels_are_trained(capture: Path, tmp_path: Path) -> None:
-    """What the paper does not have: a light, and surfels that no mesh guides."""
+def test_free_surfels_are_trained(capture: Path, tmp_path: Path) -> None:
+    """What the paper does not have: surfels that no mesh guides."""
     made = config_for(capture, tmp_path, 4)
-    made.pipeline.model.light = LightConfig("sh")
     made.pipeline.model.surfels = SurfelsConfig(guided=False)
     model = train(made).pipeline.model
     assert isinstance(model, FMGSModel)
-    assert model.light is not None
-    assert model.light.coefficients.any()
     assert all(parameter.any() for parameter in model.surfels.free.values())
     # The geometry field moves them as it does guided ones, but anywhere, and by the pose.
     assert model.geometry.displacement.weight.shape[0] == 3

@@ -22,6 +22,7 @@ from fmgs_nerfstudio.frozen import FrozenAvatar
 from fmgs_nerfstudio.motion.cameras import CameraName, capture_camera, watch
 from fmgs_nerfstudio.motion.motion import MotionError, joints
 from fmgs_nerfstudio.motion.readers import Reading, read_motion
+from fmgs_nerfstudio.relighting import LightError, Relighting, relit
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,8 @@ class Animate:
     """Start where the person stood in the capture, facing the same way. Off: keep the places of the motion file."""
     clamp_pose_input: bool = False
     """Limit what the pose-dependent fields see to the range of training: calmer clothes in unusual poses."""
+    relight: Relighting = field(default_factory=Relighting)
+    """The light, of an avatar that was trained with one."""
     reading: Reading = field(default_factory=Reading)
     """Axes, unit and rate of the motion file."""
 
@@ -69,13 +72,14 @@ def run(animate: Animate) -> None:
     """Render and say where the result is and how fast it went.
 
     Raises:
-        MotionError, RunError: the motion or the run cannot be used.
+        MotionError, RunError, LightError: the motion, the run or the light cannot be used.
     """
     _check(animate)
     motion = None if animate.motion is None else read_motion(animate.motion, animate.reading)
     opened = open_run(animate.run, animate.data)
     avatar = FrozenAvatar(opened.model, animate.clamp_pose_input)
     body, capture = avatar.model.canonical, avatar.model.kwargs["metadata"]["capture"]
+    avatar.model.light = relit(avatar.model.light, animate.relight, capture)
     own = avatar.own_motion(animate.reading.fps)
     if motion is None:
         motion = own
@@ -152,7 +156,7 @@ def _check(animate: Animate) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `fmgs-animate`."""
     animate = tyro.cli(Animate, prog="fmgs-animate", args=arguments)
-    with in_one_line("fmgs-animate", MotionError, RunError, interrupted="no video was written"):
+    with in_one_line("fmgs-animate", MotionError, RunError, LightError, interrupted="no video was written"):
         run(animate)
 
 

@@ -27,6 +27,7 @@ from fmgs_nerfstudio.files import atomic_path, ensure_writable
 from fmgs_nerfstudio.frozen import FrozenAvatar
 from fmgs_nerfstudio.motion.motion import Motion, MotionError
 from fmgs_nerfstudio.motion.readers import Reading, read_motion
+from fmgs_nerfstudio.relighting import LightError, Relighting, relit
 
 FormatName = Literal["splats", "glb", "obj", "ply"]
 _SH = {0: 1, 3: 16}
@@ -60,6 +61,8 @@ class Export:
     """Steps that fit the splats to our renders, because viewers draw every back face. 0 exports surfels as they are."""
     turn_splats: bool = False
     """Turn the splats by half a turn about z, which SuperSplat takes back: there the person then stands upright."""
+    albedo: bool = False
+    """Leave out the light of an avatar that was trained with one: for programs that light it themselves."""
     clamp_pose_input: bool = False
     """Limit what the pose-dependent fields see to the range of training."""
     geometry: bool = True
@@ -72,13 +75,16 @@ def run(export: Export) -> None:
     """Write the files and say where they are.
 
     Raises:
-        MotionError, RunError: a motion or the run cannot be used.
+        MotionError, RunError, LightError: a motion or the run cannot be used, or there is no light to leave out.
     """
     if not export.fps > 0:
         raise MotionError(f"--fps is {export.fps}; expected more than 0")
     motions = [read_motion(path, export.reading) for path in export.motions]
     opened = open_run(export.run, export.data)
     avatar = FrozenAvatar(opened.model, export.clamp_pose_input)
+    if export.albedo:
+        capture = avatar.model.kwargs["metadata"]["capture"]
+        avatar.model.light = relit(avatar.model.light, Relighting("none"), capture)
     own = avatar.own_motion(export.reading.fps)
     placed = [motion.stand_in_for(own, avatar.model.canonical) for motion in motions] or [own]
     out = export.out or opened.folder / "export"
@@ -92,7 +98,8 @@ def run(export: Export) -> None:
         print(f"Wrote {out / f'{name}_splats.ply'}: drawn by other programs, PSNR {psnr:.1f} dB against our pictures")
     if "glb" in export.formats:
         mesh, path = learned_mesh(avatar.model, avatar.at_rest()), out / "avatar.glb"
-        write_skinned(mesh, avatar.model.canonical, [motion.resample(export.fps) for motion in placed], path)
+        motions = [motion.resample(export.fps) for motion in placed]
+        write_skinned(mesh, avatar.model.canonical, motions, path, lit_by_viewer=export.albedo)
         print(f"Wrote {path}: {len(mesh.vertices):,} vertices, animations: {', '.join(m.name for m in placed)}")
     if suffixes := {"obj", "ply"}.intersection(export.formats):
         mesh = learned_mesh(avatar.model, posed)
@@ -143,7 +150,7 @@ def report_geometry(avatar: FrozenAvatar, path: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `fmgs-export`."""
     export = tyro.cli(Export, prog="fmgs-export", args=arguments)
-    with in_one_line("fmgs-export", MotionError, RunError, interrupted="what is written is whole"):
+    with in_one_line("fmgs-export", MotionError, RunError, LightError, interrupted="what is written is whole"):
         run(export)
 
 

@@ -33,7 +33,14 @@ from fmgs_nerfstudio.demo import noise
 from fmgs_nerfstudio.demo.person import Person
 from fmgs_nerfstudio.demo.render import LIGHTS, LightName, Picture, PosedPerson
 from fmgs_nerfstudio.demo.skinned_surface import BODY
-from fmgs_nerfstudio.demo.studio import CAMERAS, TRAIN_CAMERA, noisy_motion, place_cameras, sample_motion
+from fmgs_nerfstudio.demo.studio import (
+    CAMERAS,
+    TRAIN_CAMERA,
+    changing_exposure,
+    noisy_motion,
+    place_cameras,
+    sample_motion,
+)
 from fmgs_nerfstudio.files import ensure_writable, folder_beside, write_array, write_image
 from fmgs_nerfstudio.gate import read_json
 from fmgs_nerfstudio.maps.maps import (
@@ -87,7 +94,8 @@ class DemoOptions:
     seed: int = 0
     """Decides the person (shape, clothes, hair), the motion and all noise."""
     light: LightName = "studio"
-    """studio: soft light from all sides; key: a lamp fixed in the world, the hard case for a turning person."""
+    """studio: soft, from all sides; key: a lamp in front; window: a window at one side, bluer than the room; sky: from
+    above, little from below; flicker: as studio, by a camera whose exposure changes."""
     priors: PriorsName = "fmgs"
     """Prior maps of the training camera: PNGs in priors/, .npy as Sapiens' demos write them, or none."""
     pose_noise: float = 1.0
@@ -119,6 +127,7 @@ class CaptureWriter:
         )
         self.fit = noisy_motion(self.exact, options.pose_noise, preset.train_frames, seed)
         self.train = list(range(preset.train_frames))
+        self.exposures = changing_exposure(preset.train_frames, LIGHTS[options.light].flicker, seed)
         step = preset.train_frames / preset.view_frames
         self.view = [int((k + 0.5) * step) for k in range(preset.view_frames)]
         self.pose = list(range(preset.train_frames, preset.train_frames + preset.pose_frames))
@@ -150,7 +159,8 @@ class CaptureWriter:
         posed = PosedPerson(self.person, surface, LIGHTS[self.options.light], seed=self.options.seed * 100003 + frame)
         stem = f"{frame:06d}"
         for name in self.views_of[frame]:
-            picture = posed.picture(self.cameras[name])
+            exposed = self.exposures[frame] if name == TRAIN_CAMERA else 1.0
+            picture = posed.picture(self.cameras[name], exposure=exposed)
             self._write_image(picture, name, stem)
             self._write_truth(picture, name, stem)
             rng = np.random.default_rng([self.options.seed, 41, frame, int(name[-1])])
@@ -223,7 +233,7 @@ class CaptureWriter:
         np.savez_compressed(
             truth / "surface" / "faces.npz", faces=self.person.faces.astype(np.int32), labels=self.person.face_labels
         )
-        light = dataclasses.asdict(LIGHTS[self.options.light])
+        light = dataclasses.asdict(LIGHTS[self.options.light]) | {"exposures": [round(e, 5) for e in self.exposures]}
         (truth / "light.json").write_text(json.dumps(light, indent=2) + "\n")
         (truth / "README.txt").write_text(_README)
 
@@ -236,7 +246,8 @@ semantics/<camera>/<frame>.png  28 Goliath classes
 mask/<camera>/<frame>.png       share of the pixel that the person covers
 surface/<frame>.npz             vertices of the dressed surface, world, metres; faces and their classes in faces.npz
 smpl_params.npz                 exact pose and shape in smplx's sense (new_params/ holds the noisy fit)
-light.json                      the light; radiance from direction d is sky + slope * d_z, the lamp (key) comes on top
+light.json                      the light; radiance from direction d is sky + slope * d_z, lamp (key) and window come on
+                                top; exposures of the training camera's frames: factors of linear light
 """
 
 

@@ -17,13 +17,14 @@ from fmgs_nerfstudio.demo.person import Person
 from fmgs_nerfstudio.demo.rays import Scene
 from fmgs_nerfstudio.demo.textures import Material
 
-LightName = Literal["studio", "key"]
+LightName = Literal["studio", "key", "window", "sky", "flicker"]
 _SUB = 3  # samples per pixel and axis; odd, so that one of them is the pixel's centre
 
 
 @dataclass(frozen=True)
 class Light:
-    """Light from all sides, brighter from above, symmetric about the vertical; and maybe a lamp fixed in the world.
+    """Light from all sides, brighter from above, symmetric about the vertical; and maybe a lamp or a window fixed in
+    the world, or a camera whose exposure changes.
 
     Radiance from direction d: `sky` + `slope` * d_z. A surface of albedo 1 that sees all of it has the colour
     `sky` + 2/3 `slope` * n_z. `fill` is added without shadows.
@@ -39,6 +40,18 @@ class Light:
     """Toward the lamp, world axes."""
     key_size: float = 0.08
     """Radius of the lamp's cone in radians: soft shadows."""
+    window: float = 0.0
+    """Irradiance of the window on a surface that faces it."""
+    window_direction: tuple[float, float, float] = (1.0, 0.0, 0.0)
+    """Toward the window's middle, world axes."""
+    window_size: tuple[float, float] = (0.55, 0.4)
+    """Half its width and half its height, in units of the distance."""
+    ambient_colour: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """Of the light from all sides: its R, G, B."""
+    window_colour: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """Of the window."""
+    flicker: float = 0.0
+    """Spread of the training camera's exposure: standard deviation of its logarithm over frames."""
 
     def unshadowed(self, normal: Float[Array, "N 3"]) -> Float[Array, "N"]:
         """Irradiance (over pi) from all of the ambient light."""
@@ -48,7 +61,13 @@ class Light:
 LIGHTS: dict[LightName, Light] = {
     "studio": Light("studio", sky=0.72, slope=0.36, fill=0.08),
     "key": Light("key", sky=0.36, slope=0.12, fill=0.05, key=0.85, key_direction=(0.50, -0.62, 0.60)),
-}
+    "window": Light(
+        "window", sky=0.34, slope=0.06, fill=0.05, ambient_colour=(1.08, 1.0, 0.86),
+        window=0.8, window_direction=(0.92, -0.35, 0.2), window_colour=(0.9, 1.0, 1.12),
+    ),
+    "sky": Light("sky", sky=0.62, slope=0.55, fill=0.04, ambient_colour=(0.97, 1.0, 1.05)),
+    "flicker": Light("flicker", sky=0.72, slope=0.36, fill=0.08, flicker=0.25),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -110,8 +129,8 @@ class PosedPerson:
         hollow = np.einsum("vi,vi->v", mean @ self.vertices - self.vertices, self.normals)
         return share * (1 - 0.30 * np.tanh(hollow / 0.0006)).astype(np.float32)
 
-    def picture(self, camera: PinholeCamera, background: float = 0.78) -> Picture:
-        """Render one view over a plain grey background of that sRGB value."""
+    def picture(self, camera: PinholeCamera, background: float = 0.78, exposure: float = 1.0) -> Picture:
+        """Render one view over a plain grey background of that sRGB value; `exposure` multiplies all light."""
         rotation, translation = camera.world_to_camera[:3, :3], camera.world_to_camera[:3, 3]
         centre = -rotation.T @ translation
         window = _Window.around(self.vertices, camera)
@@ -125,16 +144,17 @@ class PosedPerson:
         normal = _facing(np.einsum("nk,nki->ni", weights, self.normals[corner]), back, view)
 
         material = self.person.appearance(face, corner, weights)
-        exposure = np.einsum("nk,nk->n", weights, self.exposure[corner]) * np.where(back, 0.45, 1)
-        lamp = self._lamp(centre - view * (out["tfar"][hit] * np.linalg.norm(d[hit], axis=1))[:, None], normal)
-        colour = self._shade(material, normal, view, exposure, lamp)
+        unshadowed = np.einsum("nk,nk->n", weights, self.exposure[corner]) * np.where(back, 0.45, 1)
+        points = centre - view * (out["tfar"][hit] * np.linalg.norm(d[hit], axis=1))[:, None]
+        lamp = self._lamp(points, normal)[:, None] + self._window(points, normal)
+        colour = self._shade(material, normal, view, unshadowed, lamp)
 
         covered = window.mean(hit, np.ones(len(hit), np.float32))
         linear = window.mean(hit, colour) + (1 - covered)[..., None] * background**2.2
-        rgb = np.rint(255 * np.clip(linear, 0, 1) ** (1 / 2.2)).astype(np.uint8)
+        rgb = np.rint(255 * np.clip(exposure * linear, 0, 1) ** (1 / 2.2)).astype(np.uint8)
         axes = (normal @ rotation.T * [1, -1, -1]).astype(np.float32)
         return Picture(
-            rgb=window.placed(rgb, np.rint(255 * background)),
+            rgb=window.placed(rgb, np.rint(255 * background * exposure ** (1 / 2.2))),
             mask=window.placed(covered),
             depth=window.placed(window.centre(hit, out["tfar"][hit])),  # the rays' z is 1 in the camera
             normal=window.placed(window.centre(hit, axes)),
@@ -146,16 +166,17 @@ class PosedPerson:
         material: Material,
         normal: Float[Array, "N 3"],
         view: Float[Array, "N 3"],
-        exposure: Float[Array, "N"],
-        lamp: Float[Array, "N"],
+        unshadowed: Float[Array, "N"],
+        lamp: Float[Array, "N #C"],
     ) -> Float[Array, "N 3"]:
         """Linear colour: albedo x light, and a soft reflection of what is above."""
-        ambient = exposure * self.light.unshadowed(normal) + self.light.fill
+        ambient = unshadowed * self.light.unshadowed(normal) + self.light.fill
+        colour = np.array(self.light.ambient_colour, np.float32)
         cosine = np.einsum("ni,ni->n", normal, view)
         fresnel = 0.04 + 0.5 * (1 - cosine) ** 5
         above = 2 * cosine * normal[:, 2] - view[:, 2]  # height of the mirrored view direction
         shine = material.gloss * fresnel * np.clip(0.35 + 0.9 * above, 0, 1.25) ** 2 * ambient
-        return material.albedo * (ambient[:, None] ** material.bleed + lamp[:, None]) + shine[:, None]
+        return material.albedo * (ambient[:, None] ** material.bleed * colour + lamp) + shine[:, None] * colour
 
     def _lamp(self, points: Float[Array, "N 3"], normal: Float[Array, "N 3"]) -> Float[Array, "N"]:
         """Irradiance from the lamp; one jittered shadow ray per sample, so nine a pixel."""
@@ -168,6 +189,23 @@ class PosedPerson:
         jitter = light.key_size * self.rng.standard_normal((len(lit), 3)) / np.sqrt(2)
         cosine[lit] *= self.scene.free(points[lit] + 3e-3 * normal[lit], toward + jitter)
         return light.key * cosine
+
+    def _window(self, points: Float[Array, "N 3"], normal: Float[Array, "N 3"]) -> Float[Array, "N #C"]:
+        """Irradiance from the window. Each sample of a pixel looks at a pane of its own: soft shadows."""
+        light = self.light
+        if not light.window:
+            return np.zeros((len(points), 1), np.float32)
+        middle = np.array(light.window_direction) / np.linalg.norm(light.window_direction)
+        across = np.cross([0, 0, 1], middle) / np.linalg.norm(middle[:2])
+        pane = (np.arange(len(points)) * 4) % 9  # neighbours look at different panes
+        place = (np.stack([pane // 3, pane % 3], 1) + self.rng.random((len(points), 2))) * 2 / 3 - 1
+        place *= light.window_size
+        toward = middle + place[:, :1] * across + place[:, 1:] * np.cross(middle, across)
+        toward /= np.linalg.norm(toward, axis=1, keepdims=True)
+        cosine = np.clip(np.einsum("ni,ni->n", normal, toward), 0, None)
+        lit = np.flatnonzero(cosine > 0)
+        cosine[lit] *= self.scene.free(points[lit] + 3e-3 * normal[lit], toward[lit])
+        return light.window * cosine[:, None] * np.array(light.window_colour)
 
 
 def _facing(normal: Float[Array, "N 3"], back: Bool[Array, "N"], view: Float[Array, "N 3"]) -> Float[Array, "N 3"]:

@@ -95,6 +95,15 @@ def noisy_motion(exact: Motion, amount: float, train_frames: int, seed: int) -> 
     )
 
 
+def changing_exposure(frames: int, spread: float, seed: int) -> list[float]:
+    """Factors of linear light, one per training frame: a slow drift, their logarithms of mean 0 and that deviation."""
+    if not spread:
+        return [1.0] * frames
+    drift = smooth_track(frames, 1, np.random.default_rng([seed, 33]))[:, 0]
+    drift -= drift.mean()
+    return np.exp(spread * drift / drift.std()).tolist()
+
+
 def place_cameras(motion: Motion, size: int, frames_of: dict[str, list[int]]) -> dict[str, PinholeCamera]:
     """Cameras on a ring, each zoomed so that the person fills the image but for a margin of 10 % in all it sees."""
     cameras = {}

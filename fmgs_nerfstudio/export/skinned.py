@@ -27,30 +27,32 @@ _UP = np.array([0.0, 1.0, 0.0])
 _MESH_NODE, _FIRST_JOINT = 0, 1
 
 
-def write_skinned(mesh: LearnedMesh, body: CanonicalBody, motions: Sequence[Motion], path: Path) -> None:
+def write_skinned(
+    mesh: LearnedMesh, body: CanonicalBody, motions: Sequence[Motion], path: Path, lit_by_viewer: bool = False
+) -> None:
     """Write the mesh with its four largest weights per vertex, 24 joints, and one animation per motion.
 
-    Colours are baked and drawn unlit. The class of each vertex is the attribute `_PART`; its names are in the mesh's
-    extras.
+    Colours are drawn as they are, or, where they are albedo (`lit_by_viewer`), by the program's own light. The class
+    of each vertex is the attribute `_PART`; its names are in the mesh's extras.
     """
     buffer = Buffer()
     primitive = _primitive(mesh, buffer)
     inverse = inverse_bind_matrices(body).astype(np.float32)
     parents, rest = body.body.parents, body.joints.numpy(force=True).astype(float)
+    material: dict[str, Any] = {
+        "name": "baked",
+        "doubleSided": True,
+        "pbrMetallicRoughness": {"metallicFactor": 0, "roughnessFactor": 1},
+    }
+    if not lit_by_viewer:
+        material["extensions"] = {"KHR_materials_unlit": {}}
     content: dict[str, Any] = {
-        "extensionsUsed": ["KHR_materials_unlit"],
+        "extensionsUsed": list(material.get("extensions", ())),
         "scene": 0,
         "scenes": [{"nodes": [_MESH_NODE, _FIRST_JOINT]}],
         "nodes": [{"name": "avatar", "mesh": 0, "skin": 0}, *_skeleton(parents, rest)],
         "meshes": [{"name": "avatar", "primitives": [primitive], "extras": {"parts": list(CLASSES)}}],
-        "materials": [
-            {
-                "name": "baked",
-                "doubleSided": True,
-                "pbrMetallicRoughness": {"metallicFactor": 0, "roughnessFactor": 1},
-                "extensions": {"KHR_materials_unlit": {}},
-            }
-        ],
+        "materials": [material],
         "skins": [
             {
                 "joints": list(range(_FIRST_JOINT, _FIRST_JOINT + N_JOINTS)),
@@ -59,6 +61,8 @@ def write_skinned(mesh: LearnedMesh, body: CanonicalBody, motions: Sequence[Moti
             }
         ],
     }
+    if not content["extensionsUsed"]:
+        del content["extensionsUsed"]  # glTF has no empty lists
     if motions:
         content["animations"] = [_animation(motion.upright(_UP, rest[0]), rest[0], buffer) for motion in motions]
     write_glb(content, buffer, path)

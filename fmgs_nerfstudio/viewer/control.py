@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 
 import torch
 from fmgs_dataparsers.capture import Capture, CaptureError
@@ -14,10 +13,11 @@ from nerfstudio.viewer.viewer import Viewer
 from nerfstudio.viewer.viewer_elements import ViewerControl
 from torch import Tensor
 
-from fmgs_nerfstudio.fields.light import Irradiance
+from fmgs_nerfstudio.fields.light import Light
 from fmgs_nerfstudio.kernels.compiled import uninterrupted
 from fmgs_nerfstudio.modalities import MODALITIES, Pictures, visualize_outputs
 from fmgs_nerfstudio.model import FMGSModel
+from fmgs_nerfstudio.relighting import LightError, relit
 from fmgs_nerfstudio.rendering import Camera
 from fmgs_nerfstudio.viewer.address import tell_true_port
 from fmgs_nerfstudio.viewer.first_view import FirstView
@@ -63,15 +63,17 @@ class AvatarViewer(ViewerControl):
             avatar = model.pose_avatar_at(*pose.tensors(model.device))
         classes = classes_of(avatar)
         avatar = avatar.with_opacities(parts.show(avatar.opacities, classes))
-        rgb = parts.paint(model.shade(avatar, centre, self._light(state.light_angle)), classes)
+        rgb = parts.paint(model.shade(avatar, centre, self._light()), classes)
         pictures = visualize_outputs(model.render(avatar, rgb, view, MODALITIES))
         state.shown = pose
         return self._with_frame(pictures, view, pose)
 
-    def _light(self, degrees: float) -> Irradiance | None:
-        light = self._model.light
-        up = torch.tensor(self.capture.up, device=self._model.device)
-        return light.turned(up, math.radians(degrees)) if light is not None and degrees else light
+    def _light(self) -> Light | None:
+        try:
+            return relit(self._model.light, self.state.relighting, self.capture)
+        except LightError as error:
+            self.state.message = str(error)
+            return self._model.light
 
     def _with_frame(self, pictures: Pictures, view: Camera, pose: SmplPose) -> Pictures:
         """The frame of the same time laid over the pictures."""

@@ -123,13 +123,26 @@ class Panel:
         for label, overlay in (("Skeleton", self.overlays.skeleton), ("Body mesh", self.overlays.mesh)):
             shown = self.gui.add_checkbox(label, False)
             self._on(shown, lambda shown=shown, overlay=overlay: setattr(overlay, "visible", shown.value))
-        self.light = self.gui.add_slider(
-            "Turn the light", 0.0, 360.0, 5.0, 0.0, disabled=not self.state.has_light,
-            hint="Degrees; of an avatar trained with --pipeline.model.light.kind sh",
-        )  # fmt: skip
-        self._on(self.light, lambda: setattr(self.state, "light_angle", self.light.value))
+        self._add_light()
         back = self.gui.add_button("Back to the first view", icon=viser.Icon.HOME)
         back.on_click(lambda event: event.client and self.first_view.take(event.client))
+
+    def _add_light(self) -> None:
+        gui, dark = self.gui, not self.state.has_light
+        with gui.add_folder("Light"):
+            if dark:
+                gui.add_markdown("Trained without a light of its own (`--pipeline.model.light.kind sh`).")
+            self.lit = gui.add_checkbox("Lit", True, disabled=dark, hint="Off: albedo")
+            self.light = gui.add_slider("Turn the light", 0.0, 360.0, 5.0, 0.0, disabled=dark, hint="Degrees")
+            self.light_colour = gui.add_rgb("Its colour", (255, 255, 255), disabled=dark)
+            self.brightness = gui.add_slider("Its brightness", 0.0, 3.0, 0.05, 1.0, disabled=dark)
+            for control in (self.lit, self.light, self.light_colour, self.brightness):
+                self._on(control, self._relight)
+            self.environment = gui.add_text(
+                "Map", "", disabled=dark, hint="Image of all directions (.hdr, .png, .jpg); empty: its own light"
+            )
+            load = gui.add_button("Load map", icon=viser.Icon.SUN, disabled=dark)
+            load.on_click(self._act(self._load_environment))
 
     def _add_frame_overlay(self) -> None:
         gui, state = self.gui, self.state
@@ -199,6 +212,16 @@ class Panel:
     def _paint(self) -> None:
         tint = Tint(self.colour.value, self.strength.value)
         self.state.parts = self.state.parts.with_tint(self.selected_part, tint)
+
+    def _load_environment(self) -> None:
+        self.state.load_environment(self.environment.value)
+
+    def _relight(self) -> None:
+        red, green, blue = (self.brightness.value * channel / 255 for channel in self.light_colour.value)
+        self.state.relighting = dataclasses.replace(
+            self.state.relighting, light="own" if self.lit.value else "none", turn=self.light.value,
+            colour=(red, green, blue),
+        )  # fmt: skip
 
     def _lay_frame(self) -> None:
         self.state.frame_overlay = dataclasses.replace(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +15,7 @@ from fmgs_nerfstudio.body.canonical import CanonicalBody
 from fmgs_nerfstudio.body.pose_table import PoseTable
 from fmgs_nerfstudio.motion.motion import Motion, MotionError
 from fmgs_nerfstudio.motion.readers import of_capture, read_motion
+from fmgs_nerfstudio.relighting import LightError, Relighting, read_map
 from fmgs_nerfstudio.viewer.frame_overlay import FrameOverlay
 from fmgs_nerfstudio.viewer.parts import Parts
 from fmgs_nerfstudio.viewer.pose import SmplPose, pose_at
@@ -33,7 +35,7 @@ class ViewerState:
         frame: of the motion.
         shown: the pose of the last rendering.
         parts: hidden and recoloured body parts.
-        light_angle: degrees that the light is turned by, about the upward axis.
+        relighting: the light.
         frame_overlay: how a camera's frame is laid over the picture.
         message: what went wrong last, for people.
     """
@@ -46,7 +48,7 @@ class ViewerState:
         self.shown = self.captured(0)
         self.untouched = self.moved = self.shown
         self.parts = Parts()
-        self.light_angle = 0.0
+        self.relighting = Relighting()
         self.frame_overlay = FrameOverlay(capture.splits["train"][0].camera)
         self.message = ""
 
@@ -88,6 +90,21 @@ class ViewerState:
             self.message = str(error)
             return False
         self.motion, self.frame, self.source, self.message = motion, 0, "motion", ""
+        return True
+
+    def load_environment(self, path: str) -> bool:
+        """Light the avatar by a map of all directions; no path: by its own light again.
+
+        A map that cannot be used leaves all as it is, but for the message.
+        """
+        environment = Path(path).expanduser() if path.strip() else None
+        try:
+            if environment is not None:
+                read_map(environment)
+        except (LightError, OSError) as error:
+            self.message = str(error)
+            return False
+        self.relighting, self.message = dataclasses.replace(self.relighting, environment=environment), ""
         return True
 
     def _placed(self, motion: Motion) -> Motion:

@@ -15,9 +15,11 @@ from support.small_avatar import small_avatar
 
 from fmgs_nerfstudio.export.skinned import JOINT_NAMES, to_linear, top_weights, write_skinned
 from fmgs_nerfstudio.export.surface import LearnedMesh, around, deform, learned_mesh
+from fmgs_nerfstudio.fields.light import Light
 from fmgs_nerfstudio.frozen import FrozenAvatar
 from fmgs_nerfstudio.maps.classes import CLASSES
 from fmgs_nerfstudio.motion.motion import Motion
+from fmgs_nerfstudio.relighting import Relighting, relit
 
 TYPES = {5121: np.uint8, 5123: np.uint16, 5125: np.uint32, 5126: np.float32}
 WIDTHS = {"SCALAR": 1, "VEC3": 3, "VEC4": 4, "MAT4": 16}
@@ -167,3 +169,24 @@ def test_around_is_the_mean_of_the_faces() -> None:
     values = torch.tensor([[1.0, 10.0], [3.0, 30.0]])
     expected = torch.tensor([[1.0, 10], [2, 20], [2, 20], [3, 30], [0, 0]])
     assert torch.equal(around(values, faces, 5), expected)
+
+
+def test_albedo_is_lit_by_the_program_and_other_colours_are_drawn_as_they_are(glb: Glb, tmp_path: Path) -> None:
+    assert glb.document["materials"][0]["extensions"] == {"KHR_materials_unlit": {}}
+    assert glb.document["extensionsUsed"] == ["KHR_materials_unlit"]
+    model, frozen = small_avatar(), FrozenAvatar(small_avatar())
+    plain = learned_mesh(model, frozen.at_rest())
+    lamp = Light()
+    lamp.irradiance[2] = -0.8  # from the side
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model, "light", lamp)
+        lit = learned_mesh(model, frozen.at_rest())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model, "light", relit(lamp, Relighting("none"), model.kwargs["metadata"]["capture"]))
+        albedo = learned_mesh(model, frozen.at_rest())
+    assert (lit.colours - plain.colours).abs().max() > 0.05
+    torch.testing.assert_close(albedo.colours, plain.colours)
+    write_skinned(albedo, model.canonical, [], tmp_path / "albedo.glb", lit_by_viewer=True)
+    made = Glb(tmp_path / "albedo.glb").document
+    assert "extensions" not in made["materials"][0]
+    assert "extensionsUsed" not in made

@@ -44,6 +44,7 @@ from fmgs_nerfstudio.motion.motion import MotionError
 from fmgs_nerfstudio.motion.readers import read_motion
 from fmgs_nerfstudio.priors.checkpoints import CheckpointError
 from fmgs_nerfstudio.priors.estimators.pretrained import read_config
+from fmgs_nerfstudio.relighting import LightError, read_map
 
 RNG = np.random.default_rng(0)
 PICTURE = RNG.integers(0, 255, (12, 16, 3), np.uint8)
@@ -116,6 +117,10 @@ def _write_video(path: Path, codec: str = "mpeg4") -> None:
             frame = av.VideoFrame.from_ndarray(RNG.integers(0, 255, (32, 32, 3), np.uint8), format="bgr24")
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
+
+
+def _write_hdr(path: Path) -> None:
+    cv2.imwrite(str(path), RNG.random((8, 16, 3)).astype(np.float32) * 5)
 
 
 def _write_object(path: Path) -> None:
@@ -208,5 +213,7 @@ READERS = {
     "video, Matroska": Reader("a.mkv", lambda p: _write_video(p, "mjpeg"), _frames),
     "motion, AMASS": Reader("walk.npz", lambda p: np.savez(p, **_MOTION), read_motion, (MotionError,)),
     "motion, AIST++": Reader("walk.pkl", lambda p: p.write_bytes(pickle.dumps(_AIST)), read_motion, (MotionError,)),
+    "map of light": Reader("a.hdr", _write_hdr, read_map, (LightError,)),
+    "map of light, png": Reader("a.png", lambda p: cv2.imwrite(str(p), PICTURE[:8]), read_map, (LightError,)),
     "body": Reader("SMPL_NEUTRAL.npz", lambda p: shutil.copy(ASSET, p), BodyModel.load, (ValueError, OSError)),
 }  # fmt: skip

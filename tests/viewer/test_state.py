@@ -19,10 +19,12 @@ from support.zju_capture import write_capture
 from torch import Tensor
 
 from fmgs_nerfstudio.fields.light import Light
+from fmgs_nerfstudio.files import write_image
 from fmgs_nerfstudio.kernels.compiled import kernel, uninterrupted
 from fmgs_nerfstudio.maps.classes import NUM_CLASSES
 from fmgs_nerfstudio.modalities import MODALITIES
 from fmgs_nerfstudio.model import FMGSModel
+from fmgs_nerfstudio.relighting import Relighting
 from fmgs_nerfstudio.rendering import Camera
 from fmgs_nerfstudio.viewer.control import AvatarViewer
 from fmgs_nerfstudio.viewer.frame_overlay import FrameOverlay
@@ -84,7 +86,7 @@ def test_data_set_cameras_never_see_the_viewer_state(model: FMGSModel, state: Vi
     before = outputs(model, pose_id=1)
     state.turn(ELBOW, np.array([0.0, -1.5, 0.0]))
     state.parts = Parts().only(3).with_tint(3, Tint((255, 0, 0), 1.0))
-    state.frame_overlay, state.light_angle = FrameOverlay("Camera_B1", amount=1.0), 90.0
+    state.frame_overlay, state.relighting = FrameOverlay("Camera_B1", amount=1.0), Relighting(turn=90.0)
     after = outputs(model, pose_id=1)
     assert all(torch.equal(after[name], before[name]) for name in before)
 
@@ -103,11 +105,10 @@ def test_hidden_and_painted_parts_are_seen(model: FMGSModel, state: ViewerState)
 
 def test_the_light_turns(model: FMGSModel, state: ViewerState, monkeypatch: pytest.MonkeyPatch) -> None:
     light = Light()
-    with torch.no_grad():
-        light.coefficients.copy_(torch.linspace(-0.3, 0.4, 8))
+    light.irradiance[1:] = torch.linspace(-0.3, 0.4, 8)[:, None]
     monkeypatch.setattr(model, "light", light)
     still = outputs(model)["rgb"]
-    state.light_angle = 90.0
+    state.relighting = Relighting(turn=90.0)
     turned = outputs(model)["rgb"]
     assert (turned - still).abs().max() > 0.01
     up = torch.tensor(state.capture.up)
@@ -117,8 +118,30 @@ def test_the_light_turns(model: FMGSModel, state: ViewerState, monkeypatch: pyte
         rgb = model.shade(avatar, camera.camera_to_worlds[0, :, 3], light.turned(up, np.pi / 2))
         expected = model.render(avatar, rgb, Camera.from_nerfstudio(camera), MODALITIES)["rgb"]
     torch.testing.assert_close(turned, expected)
-    state.light_angle = 360.0
+    state.relighting = Relighting(turn=360.0)
     torch.testing.assert_close(outputs(model)["rgb"], still, atol=1e-4, rtol=0)
+    state.relighting = Relighting("none")
+    with torch.no_grad():
+        colour = model.shade(avatar, camera.camera_to_worlds[0, :, 3], Light())
+        expected = model.render(avatar, colour, Camera.from_nerfstudio(camera), MODALITIES)["rgb"]
+    torch.testing.assert_close(outputs(model)["rgb"], expected)
+    state.relighting = Relighting(colour=(1.0, 0.0, 0.0))
+    red = outputs(model)["rgb"]
+    torch.testing.assert_close(red[..., 0], still[..., 0])
+    assert red[..., 1].sum() < 0.5 * still[..., 1].sum()
+
+
+def test_a_map_that_is_none_leaves_the_light(model: FMGSModel, state: ViewerState, tmp_path: Path) -> None:
+    assert not state.load_environment(str(tmp_path / "missing.hdr"))
+    assert "missing.hdr" in state.message
+    assert state.relighting == Relighting()
+    write_image(tmp_path / "map.png", np.full((8, 16, 3), 128, np.uint8))
+    assert state.load_environment(str(tmp_path / "map.png"))
+    assert state.relighting.environment == tmp_path / "map.png"
+    outputs(model)  # an avatar without a light says so, and is drawn as it is
+    assert "trained without a light" in state.message
+    assert state.load_environment("")
+    assert state.relighting.environment is None
 
 
 def test_joints_start_from_the_pose_shown_last(model: FMGSModel, state: ViewerState) -> None:

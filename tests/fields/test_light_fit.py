@@ -1,0 +1,131 @@
+"""Light and albedo of sightings that are made of a known light and known albedos."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from fmgs_nerfstudio.fields.light_fit import Sightings, fit_light, spread
+
+UP = np.array([0.0, 0.0, 1.0])
+AWAY = np.array([0.0, 1.0, 0.0])
+"""The camera's line of sight."""
+N, FRAMES = 500, 30
+
+
+def lamp(toward: np.ndarray, amount: float = 1.0, ambient: float = 0.5):
+    """Linear light by the normal."""
+    toward = toward / np.linalg.norm(toward)
+    return lambda n: ambient + amount * np.clip(n @ toward, 0, None)
+
+
+def sight(light, albedo: np.ndarray | None = None, seed: int = 0, noise: float = 0.0) -> Sightings:
+    """Surfels all over a body that turns about the vertical before one camera, seen where they face it."""
+    rng = np.random.default_rng(seed)
+    own = spread(N)
+    albedo = rng.uniform(0.1, 0.7, (N, 3)) if albedo is None else albedo
+    parts = []
+    for turn in np.linspace(0, 2 * np.pi, FRAMES, endpoint=False):  # a full turn
+        tilt = Rotation.from_rotvec(0.2 * rng.standard_normal((N, 3)))  # limbs move
+        n = Rotation.from_rotvec(turn * UP).apply(tilt.apply(own))
+        seen = np.flatnonzero(n @ -AWAY > 0.2)
+        colour = albedo[seen] * light(n[seen])[:, None] ** (1 / 2.2)
+        colour += noise * rng.standard_normal(colour.shape)
+        parts.append((seen, n[seen], colour, np.ones(len(seen))))
+    return Sightings(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def irradiance(fit, n: np.ndarray) -> np.ndarray:
+    """Of a fit, by harmonics written anew."""
+    x, y, z = n.T
+    c = fit.irradiance
+    linear = 0.48860251 * (c[1] * y + c[2] * z + c[3] * x)
+    square = 1.09254843 * (c[4] * x * y + c[5] * y * z + c[7] * x * z) + 0.31539157 * c[6] * (3 * z * z - 1)
+    return c[0] + linear + square + 0.54627422 * c[8] * (x * x - y * y)
+
+
+def off(fit, light) -> np.ndarray:
+    """Relative error of the shade, all around, once both have the same scale where surfels were seen."""
+    n = spread(2000)
+    ratio = (irradiance(fit, n) / light(n)) ** (1 / 2.2)
+    return ratio / np.median(ratio[n @ -AWAY > 0.2]) - 1
+
+
+@pytest.mark.parametrize("toward", [(0.5, -0.62, 0.6), (0.9, -0.3, 0.2), (-0.6, -0.2, 0.7)])
+def test_a_lamp_is_found_and_lights_the_side_that_no_camera_saw(toward: tuple[float, float, float]) -> None:
+    light = lamp(np.array(toward))
+    fit = fit_light(sight(light, noise=0.02), UP)
+    assert fit.toward is not None
+    assert fit.toward @ toward / np.linalg.norm(toward) > np.cos(np.radians(8))
+    error = off(fit, light)
+    assert np.sqrt(np.mean(error**2)) < 0.08
+    behind = spread(2000) @ AWAY > 0.5
+    assert abs(error[behind].mean()) < 0.12  # harmonics of a lamp alone are off by 0.05 there
+    assert fit.explained > 0.8
+    assert fit.rest == pytest.approx(0.02, rel=0.25)
+
+
+def test_what_is_symmetric_about_the_vertical_is_found_so() -> None:
+    """A sky: brighter above, dark below, and nothing towards the camera, although only what faces it was seen."""
+
+    def light(n: np.ndarray) -> np.ndarray:
+        return 0.6 + 0.35 * n[:, 2]
+
+    fit = fit_light(sight(light, noise=0.02), UP)
+    assert fit.toward is None
+    assert np.abs(fit.irradiance[[1, 3, 4, 5, 7, 8]]).max() < 1e-6
+    assert np.abs(off(fit, light)).max() < 0.06
+
+
+def test_even_light_stays_even() -> None:
+    fit = fit_light(sight(lambda n: np.ones(len(n)), noise=0.02), UP)
+    assert fit.toward is None
+    assert np.abs(fit.irradiance[1:] / fit.irradiance[0]).max() < 0.02
+    assert abs(fit.explained) < 0.01
+
+
+def test_another_vertical_is_another_vertical() -> None:
+    """The same world with x upwards: everything turns with it."""
+    turn = np.array([[0.0, 0, 1], [1, 0, 0], [0, 1, 0]])  # z to x
+    light = lamp(np.array([0.5, -0.6, 0.6]))
+    seen = sight(light, noise=0.02)
+    fits = fit_light(seen, UP), fit_light(seen._replace(normal=seen.normal @ turn.T), turn @ UP)
+    assert fits[0].toward is not None
+    assert fits[1].toward is not None
+    assert np.degrees(np.arccos(np.clip(fits[1].toward @ turn @ fits[0].toward, -1, 1))) < 3
+    n = spread(500)
+    np.testing.assert_allclose(irradiance(fits[1], n @ turn.T), irradiance(fits[0], n), rtol=0.06)
+
+
+def test_a_dark_and_a_bright_half_are_albedo() -> None:
+    """A person in white before, in black behind, under an even light: no lamp."""
+    front = spread(N) @ -AWAY > 0
+    albedo = np.where(front[:, None], 0.7, 0.15) * np.ones(3)
+    fit = fit_light(sight(lambda n: np.ones(len(n)), albedo, noise=0.02), UP)
+    assert fit.toward is None
+    assert np.abs(fit.irradiance[1:] / fit.irradiance[0]).max() < 0.03
+
+
+def test_albedos_stay_in_reach() -> None:
+    """White in a light that is dimmer where it was seen than on the whole: the light takes what albedo cannot."""
+    white = np.full((N, 3), 0.93)
+    fit = fit_light(sight(lambda n: np.ones(len(n)), white), UP)
+    assert 0.93 / fit.irradiance[0] ** (1 / 2.2) == pytest.approx(0.9, abs=1e-3)
+    assert fit_light(sight(lambda n: np.ones(len(n))), UP).irradiance[0] == pytest.approx(1)
+
+
+def test_outliers_are_held_down() -> None:
+    light, rng = lamp(np.array([0.5, -0.62, 0.6])), np.random.default_rng(1)
+    seen = sight(light, noise=0.01)
+    wrong = rng.random(len(seen.colour)) < 0.1
+    colour = np.where(wrong[:, None], rng.uniform(0, 1, seen.colour.shape), seen.colour)
+    fit = fit_light(seen._replace(colour=colour), UP)
+    assert np.sqrt(np.mean(off(fit, light) ** 2)) < 0.08
+
+
+def test_what_was_seen_once_tells_nothing() -> None:
+    seen = sight(lamp(np.array([1.0, 0, 0])))
+    first = np.unique(seen.surfel, return_index=True)[1]
+    with pytest.raises(ValueError, match="no surfel was seen in two frames"):
+        fit_light(Sightings(*(values[first] for values in seen)), UP)

@@ -1,0 +1,104 @@
+"""What pictures show of surfels, and the light that training keeps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from nerfstudio.cameras.cameras import Cameras
+from support.small_avatar import small_avatar
+from support.trainer_runs import config_for, train
+from support.zju_capture import SIZE, write_capture
+
+from fmgs_nerfstudio.data import Batch
+from fmgs_nerfstudio.fields.light import Light, LightConfig
+from fmgs_nerfstudio.light_first import look
+from fmgs_nerfstudio.model import FMGSModel
+from fmgs_nerfstudio.rendering import Camera, outward
+from fmgs_nerfstudio.routes import OPEN
+
+GREY = 0.4
+
+
+def lamp() -> Light:
+    light = Light()
+    light.irradiance[1:4] = torch.tensor([-0.5, 0.2, 0.6])[:, None]
+    return light
+
+
+def camera() -> Cameras:
+    """Close enough that the person fills the image."""
+    return Cameras(
+        torch.tensor([[[1.0, 0, 0, 0], [0, 0, -1, -2.0], [0, 1, 0, 0]]]), fx=90.0, fy=90.0, cx=SIZE / 2, cy=SIZE / 2,
+        width=SIZE, height=SIZE, metadata={"pose_id": torch.tensor([[1]])},
+    )  # fmt: skip
+
+
+@torch.no_grad()
+def picture(model: FMGSModel, seen_from: Cameras) -> tuple[Batch, torch.Tensor]:
+    """A grey person under a lamp on a red background, and the world's normals of the surfels."""
+    view, avatar = Camera.from_nerfstudio(seen_from), model.pose_avatar(1)
+    normals = outward(avatar.posed.by(OPEN).tangents)
+    maps = model.render(avatar, GREY * lamp()(normals), view, ["colour"])
+    red = torch.tensor([1.0, 0, 0])
+    return {"image": maps["rgb"] + (1 - maps["accumulation"]) * red, "mask": maps["accumulation"]}, normals
+
+
+def test_colours_are_those_of_the_surfels() -> None:
+    model, view = small_avatar(), camera()
+    batch, normals = picture(model, view)
+    seen = look(model, [(view, batch)])
+    assert len(seen.surfel) > 300
+    np.testing.assert_allclose(seen.normal, normals.numpy()[seen.surfel], atol=1e-6)
+    expected = GREY * lamp()(normals)[seen.surfel].numpy()
+    off = np.abs(seen.colour - expected).mean(1)
+    assert np.average(off, weights=seen.weight) < 0.02  # neighbours share pixels
+    assert seen.colour[:, 0].max() < 0.7  # and nothing of the background
+    centre = view.camera_to_worlds[0, :, 3].numpy()
+    with torch.no_grad():
+        means = model.pose_avatar(1).posed.by(OPEN).means.numpy()[seen.surfel]
+    sight = (means - centre) / np.linalg.norm(means - centre, axis=1, keepdims=True)
+    assert (-(sight * seen.normal).sum(1)).min() > 0.19  # none is seen from behind, or edge on
+
+
+def test_background_at_a_mask_s_border_is_not_taken() -> None:
+    """A mask that is a pixel too large in all directions would mix red into the outline."""
+    model, view = small_avatar(), camera()
+    batch, _ = picture(model, view)
+    tight = look(model, [(view, batch)])
+    whole = look(model, [(view, batch | {"mask": torch.ones_like(batch["mask"])})])
+    assert tight.colour[:, 0].max() < whole.colour[:, 0].max() - 0.1
+
+
+def test_no_pictures_no_sightings() -> None:
+    assert len(look(small_avatar(), []).surfel) == 0
+
+
+@pytest.mark.parametrize("kind", ["sh", "none"])
+def test_training_finds_the_light_once_and_keeps_it(
+    tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_capture(tmp_path / "capture")
+    config = config_for(tmp_path / "capture", tmp_path / "out", 3)
+    config.pipeline.model.light = LightConfig(kind)  # pyright: ignore[reportArgumentType]
+    model = train(config).pipeline.model
+    assert isinstance(model, FMGSModel)
+    told = "".join(capsys.readouterr().out.split())
+    assert ("Light:" in told) == (kind == "sh")
+    if kind == "none":
+        assert model.light is None
+        return
+    assert model.light is not None
+    kept = model.light.irradiance.clone()
+    assert kept.isfinite().all()
+    assert torch.equal(kept, kept[:, :1].expand(9, 3))  # one light for R, G and B
+    assert not list(model.light.parameters())
+    again = config_for(tmp_path / "capture", tmp_path / "resumed", 2, load=config.get_checkpoint_dir())
+    again.pipeline.model.light = LightConfig("sh")
+    resumed = train(again).pipeline.model
+    assert isinstance(resumed, FMGSModel)
+    assert resumed.light is not None
+    assert torch.equal(resumed.light.irradiance, kept)
+    assert "Light:" not in "".join(capsys.readouterr().out.split())
