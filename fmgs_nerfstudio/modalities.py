@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from fmgs_nerfstudio import losses
 from fmgs_nerfstudio.avatar import Avatar
@@ -180,8 +181,7 @@ def _logit_maps(composited: Float[Tensor, "H W C"], alpha: Float[Tensor, "H W 1"
 
 def semantic_logits(composited: Float[Tensor, "H W C"], alpha: Float[Tensor, "H W 1"]) -> Float[Tensor, "H W C"]:
     """Pixel logits: the composited logits, and `BACKGROUND_LOGIT` on class 0 as far as nothing covers the pixel."""
-    background = composited.new_zeros(composited.shape[-1])
-    background[0] = BACKGROUND_LOGIT
+    background = pad(composited.new_full((1,), BACKGROUND_LOGIT), (0, composited.shape[-1] - 1))
     return torch.addcmul(composited, 1 - alpha, background)
 
 
