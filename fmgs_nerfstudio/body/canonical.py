@@ -37,7 +37,8 @@ class CanonicalBody(nn.Module):
         super().__init__()
         self.body = body
         shaped, joints = body.shape(betas)
-        star = body.bones(joints, star_pose(), torch.zeros(3))
+        # By smplx: in another last digit, a site may be in another cell of a feature volume.
+        star = body.bones_reference(joints, star_pose(), torch.zeros(3))
         transforms = (body.weights @ star.view(N_JOINTS, 16)).view(-1, 4, 4)
         self.vertices = (transforms[:, :3, :3] @ shaped[..., None])[..., 0] + transforms[:, :3, 3]
         self.register_buffer("joints", joints, persistent=False)

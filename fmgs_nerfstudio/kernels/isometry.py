@@ -39,24 +39,26 @@ def distance_change_reference(
 ) -> Float[Tensor, ""]:
     """`distance_change` in plain torch, for any device and dtype."""
 
-    def distances(points: Tensor) -> Tensor:
-        there = points.index_select(0, neighbours.flatten()).unflatten(0, neighbours.shape)
-        return torch.linalg.vector_norm(there - points[:, None], dim=-1)
-
-    return (distances(before) - distances(after)).abs().sum()
+    points = torch.stack([before, after])
+    there = points.index_select(1, neighbours.flatten()).unflatten(1, neighbours.shape)
+    was, now = torch.linalg.vector_norm(there - points[:, :, None], dim=-1)
+    return (was - now).abs().sum()
 
 
 def covariances(axes: Float[Tensor, "N 3 A"], scales: Float[Tensor, "N S"] | None = None) -> Float[Tensor, "N 6"]:
     """The distinct `ENTRIES` of sum_k s_k^2 a_k a_k^T, a_k the first S columns of `axes`; without scales of all."""
-    scales = axes.new_ones(len(axes), axes.shape[2]) if scales is None else scales
-    return _CovariancesOnCpu.apply(axes, scales) if takes(axes, scales) else covariances_reference(axes, scales)
+    if not takes(axes) or (scales is not None and not takes(scales)):
+        return covariances_reference(axes, scales)
+    return _CovariancesOnCpu.apply(axes, axes.new_ones(len(axes), axes.shape[2]) if scales is None else scales)
 
 
-def covariances_reference(axes: Float[Tensor, "N 3 A"], scales: Float[Tensor, "N S"]) -> Float[Tensor, "N 6"]:
+def covariances_reference(
+    axes: Float[Tensor, "N 3 A"], scales: Float[Tensor, "N S"] | None = None
+) -> Float[Tensor, "N 6"]:
     """`covariances` in plain torch, for any device and dtype."""
-    tangents = axes[:, :, : scales.shape[1]] * scales[:, None]
+    tangents = axes if scales is None else axes[:, :, : scales.shape[1]] * scales[:, None]
     covariance = torch.bmm(tangents, tangents.transpose(1, 2))
-    return torch.stack([covariance[:, i, j] for i, j in ENTRIES], dim=-1)
+    return torch.cat([covariance[:, 0], covariance[:, 1, 1:], covariance[:, 2, 2:]], dim=-1)
 
 
 class _DistanceChangeOnCpu(torch.autograd.Function):

@@ -51,8 +51,8 @@ def surfel_normals(tangents: Float[Tensor, "N 3 S"], camera: Camera) -> Float[Te
     Those that face away are not turned towards the camera, as 2DGS does for surfels without an outer side: along a
     silhouette, where they shine through, that would point them inwards.
     """
-    x, y, z = camera.viewmat[:3, :3]
-    return surfel_normals_along(tangents, torch.stack([x, -y, -z]))
+    axes = camera.viewmat[:3, :3]
+    return surfel_normals_along(tangents, torch.cat([axes[:1], -axes[1:]]))
 
 
 def surfel_normals_along(tangents: Float[Tensor, "N 3 S"], axes: Float[Tensor, "3 3"]) -> Float[Tensor, "N 3"]:
@@ -81,5 +81,5 @@ def facing_away_reference(
     means: Float[Tensor, "N 3"], tangents: Float[Tensor, "N 3 S"], camera: Camera
 ) -> Float[Tensor, "N"]:
     """`facing_away` in plain torch, differentiable, for any device and dtype."""
-    sight = F.normalize(means - camera.centre, dim=-1)
-    return (outward(tangents) * sight).sum(-1).clamp(-1, 1)
+    normals = F.normalize(torch.linalg.cross(tangents[..., 0], tangents[..., 1]), dim=-1, eps=1e-18)
+    return (normals * F.normalize(means - camera.centre, dim=-1)).sum(-1).clamp(-1, 1)
