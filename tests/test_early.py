@@ -37,6 +37,18 @@ def test_our_programs_tell_before_torch_is_imported(name: str) -> None:
     assert not loaded & {"torch", "numpy", "nerfstudio", "tyro"}
 
 
+@pytest.mark.parametrize("module", ["fmgs_nerfstudio.cli", "fmgs_dataparsers"])
+@pytest.mark.parametrize("users", [None, "active"])
+def test_threads_wait_asleep_unless_the_user_wants_otherwise(module: str, users: str | None) -> None:
+    """It is said before the libraries that read it are loaded, where it is ours to say."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "dataparsers")))}
+    environment.pop("OMP_WAIT_POLICY", None)
+    code = f"import {module}, os, sys; print(os.environ['OMP_WAIT_POLICY'], *{{'torch', 'numba'}} & {{*sys.modules}})"
+    environment |= {"OMP_WAIT_POLICY": users} if users else {}
+    ended = subprocess.run([sys.executable, "-c", code], env=environment, check=True, text=True, capture_output=True)
+    assert ended.stdout.split() == [users or "passive"]
+
+
 def test_ns_train_tells_when_it_first_asks_us() -> None:
     """nerfstudio has imported torch by then, but none of its methods, nor ours."""
     said, loaded = ends("ns-train", "fmgs-avatar", "--data", "no/such", load="import nerfstudio.scripts.train")
