@@ -16,13 +16,11 @@ from fmgs_nerfstudio.kernels.alone import on_one_thread
 
 @pytest.fixture(autouse=True)
 def many() -> Iterator[tuple[int, int]]:
-    """As many threads as a user has, whatever the tests run with."""
-    before = torch.get_num_threads(), numba.get_num_threads()
+    """As many threads of torch as a user has; numba's as the tests run with."""
+    before = torch.get_num_threads()
     torch.set_num_threads(2)
-    numba.set_num_threads(numba.config.NUMBA_NUM_THREADS)
-    yield torch.get_num_threads(), numba.get_num_threads()
-    torch.set_num_threads(before[0])
-    numba.set_num_threads(before[1])
+    yield 2, numba.get_num_threads()
+    torch.set_num_threads(before)
 
 
 def test_threads_come_back_after_an_error(many: tuple[int, int]) -> None:
