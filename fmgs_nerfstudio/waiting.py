@@ -10,6 +10,6 @@ import os
 
 
 def wait_asleep() -> None:
-    """Tell OpenMP so, unless the user has said something else. Each copy of it reads that when it is loaded: torch's
-    with torch, which nerfstudio's programs import before they ask for us; numba's with its first kernel."""
+    """Tell OpenMP so, unless the user has said something else. torch's copy of it reads that when torch is loaded, and
+    numba's threads are made by the same copy. nerfstudio's programs load torch before any plugin: too early for us."""
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")

@@ -5,9 +5,7 @@ import sys
 from fmgs_nerfstudio.early import refuse_missing
 from fmgs_nerfstudio.quiet import silence
 from fmgs_nerfstudio.requirements import tell
-from fmgs_nerfstudio.waiting import wait_asleep
 
 tell()
 refuse_missing(sys.argv)
 silence()
-wait_asleep()
