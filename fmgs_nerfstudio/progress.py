@@ -32,11 +32,16 @@ class ProgressConfig(LocalWriterConfig):
     """Show nerfstudio's table of times, in place of the line."""
 
     def setup(self, banner_messages: list[str] | None = None, **kwargs: Any) -> Any:
-        """The host's table, or what says nothing in its place: the line is the trainer's."""
+        """The host's table, or what says only where the viewer is: the line is the trainer's."""
         return super().setup(banner_messages, **kwargs) if self.table else _NoTable(self, banner_messages)
 
 
 class _NoTable(writer.LocalWriter):
+    def __init__(self, config: LocalWriterConfig, banner_messages: list[str] | None = None) -> None:
+        super().__init__(config, banner_messages)
+        for message in banner_messages or ():  # where the viewer is
+            CONSOLE.print(message, markup=False, highlight=False, soft_wrap=True)
+
     def write_stats_log(self, step: int) -> None:
         """Nothing."""
 

@@ -16,9 +16,13 @@ def show(suite: str, rows: list[Json], reached: Json) -> None:
         table.add_column(head, justify="left" if head in ("what", "who") else "right")
     lines = [line for row in rows for line in _lines(row, reached)]
     ours = {what: least for what, who, least, *_ in lines if who == "ours"}
+
+    def ratio(what: str, least: float) -> str:
+        return f"{least / mine:.1f} x" if (mine := ours.get(what)) else ""
+
     for what, who, least, median, best in lines:
-        ratio = f"{least / ours[what]:.1f} x" if who != "ours" and ours.get(what) and least else ""
-        table.add_row(what, who, _number(least), _number(median), ratio, _number(best))
+        faster = ratio(what, least) if who != "ours" and least is not None else ""
+        table.add_row(what, who, _number(least), _number(median), faster, _number(best))
     console = Console(width=max(100, Console().width))
     console.print(table)
     for row in rows:

@@ -63,19 +63,24 @@ class Bench:
             return {"error": last}
         return json.loads(result.read_text())
 
-    def program(self, line: str, *arguments: str, who: str = "ours") -> Json:
-        """Seconds on the clock and of processors that a program takes to its end, and its status."""
+    def program(self, line: str, *arguments: str, who: str = "ours", status: int = 0) -> Json:
+        """Seconds on the clock and of processors that a program takes to its end; `error` where that is another."""
         name, _, module = line.partition("=")
         code = f"import sys; sys.argv[0] = {name!r}; from {module} import entrypoint; entrypoint()"
         if not module.startswith("nerfstudio"):
             code = code.replace("entrypoint", "main")
         before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
         command = [sys.executable, "-W", "ignore", "-c", code, *arguments]
-        ended = subprocess.run(command, env=self._environment(who), check=False, capture_output=True, text=True)
+        # Not from here: `python -c` looks for packages in the current folder first.
+        ended = subprocess.run(
+            command, env=self._environment(who), cwd=self.folder, check=False, text=True, capture_output=True
+        )
         seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
         used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         said = (ended.stderr.strip().splitlines() or [""])[-1]
-        return {"seconds": seconds, "processor_seconds": used, "status": ended.returncode, "said": said[:200]}
+        if ended.returncode != status:
+            return {"error": f"status {ended.returncode}: {said[:200]}"}
+        return {"seconds": seconds, "processor_seconds": used, "said": said[:200]}
 
     def _environment(self, who: str, threads: int | None = None) -> dict[str, str]:
         tree, count = self.trees[who], str(threads or self.threads)

@@ -24,17 +24,18 @@ def render(bench: Bench, peers: Peers) -> list[Json]:
     sizes = [(6_890, 64)] if bench.tiny else [(v, p) for v in (6_890, 27_554, 110_210) for p in (256, 512, 1024)]
     found: list[Json] = []
     for n_vertices, pixels in sizes:
-        size = {"capture": capture, "n_vertices": n_vertices, "pixels": pixels, "seconds": seconds}
+        size: Json = {"capture": capture, "n_vertices": n_vertices, "pixels": pixels, "seconds": seconds}
         what = f"{2 * (n_vertices - 2):,} surfels, {pixels} px"
-        alone = {**size, "channels": 4, "executor": "cpu"}
+        alone: Json = {**size, "channels": 4, "executor": "cpu"}
         found += rows(bench, f"{what}: RGB and alpha", "render", **alone)
         for peer in peers:
             job = bench.job("render", **alone, peer=str(peer.resolve()))
             found.append({"what": f"{what}: RGB and alpha", "who": peer.stem, **job})
         found += rows(bench, f"{what}: all channels", "channels", **size)
-    dense = {"capture": capture, "n_vertices": 6_890, "pixels": 24, "seconds": 0.0, "channels": 4}
+    few = 8 if bench.tiny else 24  # it computes every surfel in every pixel
+    dense: Json = {"capture": capture, "n_vertices": 6_890, "pixels": few, "seconds": 0.0, "channels": 4}
     for who, executor in (("ours", "cpu"), ("plain torch", "reference")):
-        what = "13,776 surfels, 24 px: RGB and alpha"
+        what = f"13,776 surfels, {few} px: RGB and alpha"
         found.append({"what": what, "who": who, **bench.job("render", **dense, executor=executor)})
     return found
 
@@ -109,8 +110,9 @@ def start(bench: Bench, peers: Peers) -> list[Json]:
     found: list[Json] = []
     for what, line in lines.items():
         for who in bench.trees:
-            again = [bench.program(*line, who=who) for _ in range(1 if bench.tiny else 3)]
-            best = min(again, key=lambda each: float(each["processor_seconds"]))
+            status = int("wrong" in what)
+            again = [bench.program(*line, who=who, status=status) for _ in range(1 if bench.tiny else 3)]
+            best = min(again, key=lambda each: float(each.get("processor_seconds", 0)))
             found.append({"what": what, "who": who, **best})
     return found + rows(bench, "the fit of the skinning field", "fit", capture=capture, steps=200)
 

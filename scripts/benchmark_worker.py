@@ -8,27 +8,24 @@ from __future__ import annotations
 
 import json
 import sys
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-warnings.simplefilter("ignore")
+import torch
+from benchmark_measure import Json, rates, summary, timed
+from benchmark_training import Training
+from torch import Tensor
 
-import nerfstudio.configs.method_configs  # noqa: E402, F401  -- first: it imports every plugin
-import torch  # noqa: E402
-from benchmark_measure import Json, rates, summary, timed  # noqa: E402
-from benchmark_training import Training  # noqa: E402
-from torch import Tensor  # noqa: E402
-
-from fmgs_nerfstudio.fields import hash_grid, skinning  # noqa: E402
-from fmgs_nerfstudio.rendering import Camera, Layer, rasterize  # noqa: E402
+from fmgs_nerfstudio.fields import hash_grid, skinning
+from fmgs_nerfstudio.rendering import Camera, Layer, rasterize
 
 
 def pinhole(cameras: Any) -> Camera:
     """nerfstudio's first camera as the renderer's."""
-    numbers = (float(value[0]) for value in (cameras.fx, cameras.fy, cameras.cx, cameras.cy))
-    return Camera.from_opengl(cameras.camera_to_worlds[0], *numbers, int(cameras.width[0]), int(cameras.height[0]))
+    fx, fy, cx, cy = (float(value[0]) for value in (cameras.fx, cameras.fy, cameras.cx, cameras.cy))
+    width, height = int(cameras.width[0]), int(cameras.height[0])
+    return Camera.from_opengl(cameras.camera_to_worlds[0], fx, fy, cx, cy, width, height)
 
 
 def scene(capture: str, n_vertices: int, pixels: int, channels: int) -> tuple[list[Tensor], Camera]:

@@ -65,6 +65,7 @@ def _programs() -> Mapping[str, tuple[Any, Any]]:
         "fmgs-report": (report.MakeReport, None),
         "scripts/demo": (_script("demo", "Demo"), None),
         "scripts/ablation": (_script("ablation", "Ablation"), None),
+        "scripts/benchmark": (_script("benchmark", "Benchmark"), None),
         "scripts/card_check": (_script("card_setup", "CardCheck"), None),
     }
 
@@ -81,7 +82,8 @@ def _parse(program: str, arguments: list[str]) -> str:
 def _commands(page: str) -> list[str]:
     """Lines of the page's shell blocks that call one of the programs, or something named like them."""
     lines = [line for kind, block in _BLOCK.findall(page) if kind == "bash" for line in block.splitlines()]
-    return [line.strip() for line in lines if re.match(r" *(ns-|fmgs-|scripts/(demo|ablation|card_check)\b)", line)]
+    ours = r" *(ns-|fmgs-|scripts/(demo|ablation|benchmark|card_check)\b)"
+    return [line.strip() for line in lines if re.match(ours, line)]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_name)

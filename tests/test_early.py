@@ -37,6 +37,41 @@ def test_our_programs_tell_before_torch_is_imported(name: str) -> None:
     assert not loaded & {"torch", "numpy", "nerfstudio", "tyro"}
 
 
+_SPIN = """
+import os, sys
+import fmgs_nerfstudio.cli
+assert not {"torch", "numba"} & {*sys.modules}
+import time, torch, numba, numpy as np
+@numba.njit(parallel=True)
+def kernel(a):
+    for i in numba.prange(a.size):
+        a[i] += 1.0
+a = np.zeros(512)
+kernel(a)
+own, all_of_them = time.thread_time(), time.process_time()
+for _ in range(200):
+    kernel(a)
+    pause = time.thread_time() + 2e-4
+    while time.thread_time() < pause:
+        pass
+print(os.environ["OMP_WAIT_POLICY"], (time.process_time() - all_of_them) / (time.thread_time() - own))
+"""
+
+
+@pytest.mark.parametrize("users", [None, "active"])
+def test_threads_wait_asleep_unless_the_user_wants_otherwise(users: str | None) -> None:
+    """Between kernels, numba's second thread takes no processor time; spinning, it takes all of a core."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "dataparsers")))}
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        environment.pop(name, None)
+    environment |= {"NUMBA_NUM_THREADS": "2"} | ({"OMP_WAIT_POLICY": users} if users else {})
+    ended = subprocess.run([sys.executable, "-c", _SPIN], env=environment, check=True, text=True, capture_output=True)
+    policy, ratio = ended.stdout.split()
+    assert policy == (users or "passive")
+    if users is None:
+        assert float(ratio) < 1.5
+
+
 def test_ns_train_tells_when_it_first_asks_us() -> None:
     """nerfstudio has imported torch by then, but none of its methods, nor ours."""
     said, loaded = ends("ns-train", "fmgs-avatar", "--data", "no/such", load="import nerfstudio.scripts.train")

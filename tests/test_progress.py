@@ -115,9 +115,10 @@ def test_nothing_of_other_packages_is_between_our_lines(said: Said) -> None:
             assert word not in text
 
 
-def test_the_hosts_table_on_request() -> None:
+def test_the_hosts_table_on_request(capsys: pytest.CaptureFixture[str]) -> None:
     assert type(ProgressConfig(table=True).setup()) is progress.writer.LocalWriter
     assert type(ProgressConfig().setup(["a banner"])) is not progress.writer.LocalWriter
+    assert capsys.readouterr().out == "a banner\n"
 
 
 def test_time_left_is_of_the_last_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

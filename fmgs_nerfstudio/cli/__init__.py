@@ -5,7 +5,9 @@ import sys
 from fmgs_nerfstudio.early import refuse_missing
 from fmgs_nerfstudio.quiet import silence
 from fmgs_nerfstudio.requirements import insist
+from fmgs_nerfstudio.waiting import wait_asleep
 
 insist()
 refuse_missing(sys.argv)
 silence()
+wait_asleep()
