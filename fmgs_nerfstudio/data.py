@@ -144,7 +144,16 @@ class FMGSDataManager(FullImageDatamanager[AvatarDataset]):
     @cached_property
     def cached_train(self) -> FrameCache:
         self.train_cameras = self.train_dataset.cameras  # on the CPU, where the model reads their numbers
-        return FrameCache(self.train_dataset.get_data, len(self.train_dataset), self.config.cache_megabytes)
+        return FrameCache(self._cropped, len(self.train_dataset), self.config.cache_megabytes)
+
+    def _cropped(self, index: int) -> Batch:
+        """Maps, and the `camera` that sees them; for a card in memory that it reads while the host goes on."""
+        camera = self.train_cameras[index : index + 1]
+        camera, batch = crop_to_person(camera, self.train_dataset.get_data(index), self.config.crop_margin)
+        on_card = torch.device(self.device).type == "cuda"
+        tensors = {name: value for name, value in batch.items() if isinstance(value, Tensor)}
+        kept = {name: value.pin_memory() if on_card else value.contiguous() for name, value in tensors.items()}
+        return batch | kept | {"camera": camera}
 
     @cached_property
     def cached_eval(self) -> FrameCache:
@@ -159,8 +168,8 @@ class FMGSDataManager(FullImageDatamanager[AvatarDataset]):
         except CaptureError as error:
             raise SystemExit(f"\nerror: {error}") from error
         self.drawn = self.train_dataset.frames[index]
-        camera, batch = crop_to_person(self.train_cameras[index : index + 1], batch, self.config.crop_margin)
-        return camera, {name: self._on_device(value) for name, value in batch.items()}
+        batch = {name: self._on_device(value) for name, value in batch.items()}
+        return batch.pop("camera"), batch
 
     def _on_device(self, value: Any) -> Any:
         return value.to(self.device, non_blocking=True) if isinstance(value, Tensor) else value

@@ -155,6 +155,7 @@ def _group(lr: float, eps: float = 1e-15) -> dict[str, Any]:
 def _trainer(
     name: str, steps: int, pipeline: FMGSPipelineConfig, optimizers: dict[str, dict[str, Any]]
 ) -> FMGSTrainerConfig:
+    on_card = torch.cuda.is_available()
     return FMGSTrainerConfig(
         method_name=name,
         max_num_iterations=steps,
@@ -164,8 +165,9 @@ def _trainer(
         steps_per_eval_all_images=0,
         pipeline=pipeline,
         optimizers=optimizers,
-        machine=MachineConfig(device_type="cuda" if torch.cuda.is_available() else "cpu"),
-        logging=LoggingConfig(steps_per_log=1, local_writer=ProgressConfig(), profiler="none"),
+        machine=MachineConfig(device_type="cuda" if on_card else "cpu"),
+        # To log is to wait for the card.
+        logging=LoggingConfig(steps_per_log=10 if on_card else 1, local_writer=ProgressConfig(), profiler="none"),
         viewer=with_our_defaults(ViewerConfig(quit_on_train_completion=True)),
         vis="viewer+tensorboard",
     )

@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 import torch
 from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.utils import comms
 
 from fmgs_nerfstudio.data import FMGSDataManager, FrameCache, crop_to_person
 
@@ -71,6 +72,21 @@ def test_every_pass_has_every_frame_once_in_an_order_of_its_own() -> None:
 def test_a_resumed_run_sees_the_same_frames() -> None:
     assert _order(0, range(21))[10:] == _order(0, range(10, 21))
     assert _order(0, range(21)) != _order(1, range(21))
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 7])
+def test_ranks_share_each_pass(ranks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never one frame twice in a step; all seven in as few steps as that takes."""
+    monkeypatch.setattr(comms, "get_world_size", lambda: ranks)
+    steps = -(-7 // ranks)
+    drawn = []
+    for rank in range(ranks):
+        monkeypatch.setattr(comms, "get_rank", lambda rank=rank: rank)
+        drawn.append(_order(0, range(4 * steps)))
+    by_step = list(zip(*drawn, strict=True))
+    assert all(len(set(frames)) == ranks for frames in by_step)
+    passes = [by_step[i : i + steps] for i in range(0, 4 * steps, steps)]
+    assert all({frame for frames in one for frame in frames} == set(range(7)) for one in passes)
 
 
 def camera(height: int, width: int) -> Cameras:

@@ -52,6 +52,7 @@ def _no_card(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(method, "check_backend", lambda: None)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device=None: None)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "fake")
+    monkeypatch.setattr(Tensor, "pin_memory", lambda tensor: tensor.clone(memory_format=torch.contiguous_format))
     monkeypatch.setattr(baking, "DIRECTIONS", 20)
     with fake_cuda():
         yield
@@ -312,7 +313,7 @@ def test_gsplats_kernels_get_tensors_of_the_card(monkeypatch: pytest.MonkeyPatch
         images = cuda.rasterize_cuda(layers, Camera(viewmat, K, 20, 18), 2)
         torch.cat(images, dim=-1).sum().backward()
     assert not counts.waits  # but gsplat's own
-    assert sum(counts.operations.values()) <= 200, counts.operations
+    assert sum(counts.operations.values()) <= 235, counts.operations  # the stand-ins make 40 of them
     assert [image.shape[-1] for image in images] == [4, 2, 3, 28]
     assert all(image.shape[:2] == (18, 20) for image in images)
     assert all(value.grad is not None and value.grad.is_cuda for layer in layers[:3] for value in layer)

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fmgs_nerfstudio.kernels.constants import constant
 from fmgs_nerfstudio.parameters import TrainedPart
 
 
@@ -47,8 +48,9 @@ class PoseTable(TrainedPart):
             return pose, transl
         around = range(max(row - self.radius, 0), min(row + self.radius + 1, len(self.corrections)))
         weights = [self.radius + 1 - abs(other - row) for other in around]
-        total = torch.stack([self.corrections[other] * weight for other, weight in zip(around, weights, strict=True)])
-        d_pose, d_transl = (total.sum(0) / sum(weights)).split([72, 3])
+        shares = constant(tuple(weight / sum(weights) for weight in weights), pose.dtype, pose.device)
+        corrections = torch.stack([self.corrections[other] for other in around])
+        d_pose, d_transl = (corrections * shares[:, None]).sum(0).split([72, 3])
         return pose + d_pose, transl + d_transl
 
     def all(self) -> tuple[Float[Tensor, "P 72"], Float[Tensor, "P 3"]]:

@@ -20,6 +20,7 @@ from torch.autograd.function import once_differentiable
 
 from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.fields import hash_kernels
+from fmgs_nerfstudio.kernels.constants import constant
 
 _PRIMES = (1, 2654435761, 805459861)
 _LARGEST_DENSE_RESOLUTION = 1625  # its cube is the last that fits in uint32
@@ -97,22 +98,25 @@ def locate(x: Float[Tensor, "N 3"], config: HashGridConfig) -> tuple[Int[Tensor,
     Corner c is the cell plus (c & 1, c >> 1 & 1, c >> 2). Differentiable to `x` through the position inside the cell.
     Outside [0, 1] the index wraps, as tiny-cuda-nn's does.
     """
-    bits = torch.arange(8, device=x.device)
-    offset = torch.stack([bits & 1, bits >> 1 & 1, bits >> 2], dim=-1)
-    index, fraction = [], []
-    for scale, resolution, entries, first, dense in zip(*levels(config), strict=True):
-        p = x * float(scale) + 0.5
-        cell = p.detach().floor()
-        vertex = cell.long()[:, None] + offset & _UINT32
-        if dense:
-            i, j, k = vertex.unbind(-1)
-            row = i + int(resolution) * (j + int(resolution) * k) & _UINT32
-        else:
-            i, j, k = (coordinate * prime for coordinate, prime in zip(vertex.unbind(-1), _PRIMES, strict=True))
-            row = (i ^ j ^ k) & _UINT32
-        index.append(int(first) + row % int(entries))
-        fraction.append(p - cell)
-    return torch.stack(index), torch.stack(fraction)
+    grid = levels(config)
+
+    def per_level(values: Array, dtype: torch.dtype = torch.int64) -> Tensor:
+        return constant(tuple(values.ravel().tolist()), dtype, x.device).view(values.shape)
+
+    p = x * per_level(grid.scale, x.dtype)[:, None, None] + 0.5
+    cell = p.detach().floor()
+    both = constant((0, 1), torch.int64, x.device)
+    vertex = (cell.long()[..., None] + both & _UINT32) * per_level(_strides(config))[:, None, :, None]
+    i, j, k = (v.unflatten(2, at) for v, at in zip(vertex.unbind(2), ((1, 1, 2), (1, 2, 1), (2, 1, 1)), strict=True))
+    dense = int(grid.dense.sum())  # the coarse levels
+    rows = torch.cat([i[:dense] + j[:dense] + k[:dense], i[dense:] ^ j[dense:] ^ k[dense:]]).flatten(2) & _UINT32
+    return per_level(grid.first)[:, None, None] + rows % per_level(grid.entries)[:, None, None], p - cell
+
+
+def _strides(config: HashGridConfig) -> Array:
+    """int64 [L, 3]: what a vertex's coordinates are multiplied by before they are added, or in hashed levels xored."""
+    resolution, dense = levels(config).resolution.astype(np.int64), levels(config).dense
+    return np.where(dense[:, None], resolution[:, None] ** np.arange(3), np.array(_PRIMES, dtype=np.int64))
 
 
 def trilinear_weights(fraction: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 8"]:
@@ -131,9 +135,16 @@ def interpolate_reference(
     table: Float[Tensor, "R F"], index: Int[Tensor, "L N 8"], fraction: Float[Tensor, "L N 3"]
 ) -> Float[Tensor, "N LF"]:
     """Weighted sum of the corners' rows per level, levels side by side; plain torch, differentiable by autograd."""
+    return interpolate(table, index, trilinear_weights(fraction))
+
+
+def interpolate(
+    table: Float[Tensor, "R F"], index: Int[Tensor, "L N 8"], weights: Float[Tensor, "L N 8"]
+) -> Float[Tensor, "N LF"]:
+    """`interpolate_reference` of trilinear weights that are known."""
     # index_select, since its backward (index_add) is the fastest that torch has for this
     rows = table.index_select(0, index.flatten()).view(*index.shape, -1)
-    features = (trilinear_weights(fraction)[..., None] * rows).sum(dim=-2)
+    features = (weights[..., None] * rows).sum(dim=-2)
     return features.transpose(0, 1).flatten(1)
 
 

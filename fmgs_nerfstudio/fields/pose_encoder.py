@@ -64,13 +64,15 @@ class PoseEncoder(TrainedPart):
         local = rotations.index_select(0, self.above).transpose(1, 2) @ rotations  # relative to the parent's
         posed = (bones[:, :3, :3] @ joints[..., None])[..., 0] + bones[:, :3, 3]
         positions = (posed - posed[0]) @ bones[0, :3, :3] / self.size  # in the root's axes
-        own = torch.cat([local.flatten(1), positions, self.bone_length], dim=-1)
-        features = [self.root(torch.cat([local.flatten(), positions.flatten()]))[None]]
-        of_joints = (own, self.w1, self.b1, self.w2, self.b2)
+        own = torch.cat([local.flatten(1), positions, self.bone_length], dim=-1)[:, None]
+        features = [self.root(torch.cat([local.flatten(), positions.flatten()]))[None, None]]
+        # The first layer's product with a joint's own numbers for all joints at once, that with its parent's by level.
+        of_own, of_parent = self.w1.split([own.shape[-1], features[0].shape[-1]], dim=1)
+        of_joints = (torch.baddbmm(self.b1, own, of_own), of_parent, self.w2, self.b2)
         levels = [value.index_select(0, self.by_level).split(self.sizes) for value in of_joints]
-        for rows, own, w1, b1, w2, b2 in zip(self.parent_rows.split(self.sizes), *levels, strict=True):
-            x = torch.cat([own, features[-1].index_select(0, rows)], dim=-1)[:, None]
-            features.append(torch.baddbmm(b2, torch.baddbmm(b1, x, w1).relu(), w2)[:, 0])
+        for rows, hidden, w1, w2, b2 in zip(self.parent_rows.split(self.sizes), *levels, strict=True):
+            hidden = torch.baddbmm(hidden, features[-1].index_select(0, rows), w1).relu()
+            features.append(torch.baddbmm(b2, hidden, w2))
         return self.out(torch.cat(features[1:]).flatten())
 
 

@@ -9,7 +9,15 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from fmgs_nerfstudio.fields.hash_grid import HashGridConfig, gather, interpolate_reference, levels, locate, scatter
+from fmgs_nerfstudio.fields.hash_grid import (
+    HashGridConfig,
+    gather,
+    interpolate,
+    levels,
+    locate,
+    scatter,
+    trilinear_weights,
+)
 from fmgs_nerfstudio.parameters import Parameters, TrainedPart
 
 
@@ -40,6 +48,7 @@ class FeatureVolume(TrainedPart):
         self.register_buffer("sites", normalised)
         for name in ("entries", "index", "fraction"):
             self.register_buffer(name, None, persistent=False)
+        self._weights: tuple[Tensor, Tensor] | None = None  # of these fractions: they are the same in every step
         self._locate(normalised)
         self.table = nn.Parameter(torch.empty(len(self.entries), config.features_per_level).uniform_(-1e-4, 1e-4))
 
@@ -69,7 +78,10 @@ class FeatureVolume(TrainedPart):
         """Features of every site, level-major."""
         if self.table.dtype == torch.float32 and self.table.device.type == "cpu":
             return _InterpolateOnCpu.apply(self.table, self.index, self.fraction)
-        return interpolate_reference(self.table, self.index, self.fraction)
+        if self._weights is None or self._weights[0] is not self.fraction:
+            with torch.inference_mode(False):  # kept for a training step that comes after
+                self._weights = self.fraction, trilinear_weights(self.fraction)
+        return interpolate(self.table, self.index, self._weights[1])
 
 
 class _InterpolateOnCpu(torch.autograd.Function):

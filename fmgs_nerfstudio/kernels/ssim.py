@@ -18,6 +18,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from fmgs_nerfstudio.kernels.compiled import device_function, kernel
+from fmgs_nerfstudio.kernels.constants import constant
 from fmgs_nerfstudio.kernels.simd import LANES, load, splat, store, where
 
 _SIZE, _SIGMA = 11, 1.5
@@ -62,16 +63,14 @@ def ssim_reference(image: Float[Tensor, "H W C"], target: Float[Tensor, "H W C"]
 
 
 class _Blur(torch.autograd.Function):
-    """The window over maps [M, H, W, C], by sums of shifted maps; autograd would copy each shift."""
+    """The window over maps [M, H, W, C], by sums over views: no product, whose float32 could be TF32."""
 
     @staticmethod
     def forward(ctx: Any, maps: Tensor) -> Tensor:
+        window = constant(tuple(_FROM_MIDDLE[:0:-1] + _FROM_MIDDLE), maps.dtype, maps.device)
         for dim in (1, 2):
-            source, maps = maps, maps * _FROM_MIDDLE[0]
-            for shift in range(1, min(_RADIUS + 1, source.shape[dim])):
-                length = source.shape[dim] - shift
-                maps.narrow(dim, shift, length).add_(source.narrow(dim, 0, length), alpha=_FROM_MIDDLE[shift])
-                maps.narrow(dim, 0, length).add_(source.narrow(dim, shift, length), alpha=_FROM_MIDDLE[shift])
+            margins = [0, 0] * (3 - dim) + [_RADIUS, _RADIUS]
+            maps = (functional.pad(maps, margins).unfold(dim, _SIZE, 1) * window).sum(-1)
         return maps
 
     @staticmethod

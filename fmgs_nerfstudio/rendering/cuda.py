@@ -133,8 +133,7 @@ class _Scene(NamedTuple):
         """Gradients of means and tangents: the transpose of `project`'s derivative, for G gradients at once."""
         M, centre, _, _ = self.projection
         w = M[:, 2]
-        signs = w.new_ones(3)
-        signs[2] = -1
+        signs = torch.cat([w.new_ones(2), w.new_full((1,), -1.0)])  # without a copy
         # The centre is sum_k signs_k M_ik w_k / conic; conic is -1 where the image is no ellipse (`projection._box`).
         conic = (signs * w * w).sum(1)
         is_ellipse = w[:, :2].square().sum(1) < ELLIPSE * w[:, 2] ** 2

@@ -7,6 +7,7 @@ import pytest
 import scipy.special
 import torch
 from nerfstudio.utils.math import components_from_spherical_harmonics
+from support.fake_cuda import fake_cuda
 from torch import nn
 
 from fmgs_nerfstudio.body import BodyModel
@@ -52,6 +53,21 @@ def test_spherical_harmonics_are_orthonormal_and_scipys() -> None:
             assert np.allclose(sign * expected, ours[:, column], atol=1e-8), (degree, m)
             column += 1
     assert column == ours.shape[1]
+
+
+def test_spherical_harmonics_on_a_card_are_the_same() -> None:
+    """There they are one product; values, and the slope of a weighted sum."""
+    d, weights = torch.randn(50, 3), torch.randn(15)
+    results = []
+    for device in ("cpu", "cuda"):
+        with fake_cuda():
+            x = d.to(device).detach().requires_grad_()
+            values = spherical_harmonics(x)
+            (values * weights.to(device)).sum().backward()
+            assert x.grad is not None
+            results.append((values.detach().cpu(), x.grad.cpu()))
+    for value, expected in zip(*results, strict=True):
+        torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_spherical_harmonics_are_nerfstudios() -> None:
