@@ -19,6 +19,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 
 from fmgs_nerfstudio.checkpoints import CheckpointError, checkpoints, newest_whole_checkpoint, step_of, why_torn
 from fmgs_nerfstudio.data import FMGSDataManagerConfig, refuse_unready
+from fmgs_nerfstudio.fields.geometry import GeometryFieldConfig
 from fmgs_nerfstudio.fields.skinning import SkinningFieldConfig
 from fmgs_nerfstudio.files import atomic_path
 from fmgs_nerfstudio.modalities import RenderingConfig
@@ -208,6 +209,7 @@ fmgs_avatar_paper = MethodSpecification(
             datamanager=FMGSDataManagerConfig(crop_margin=None),
             model=FMGSModelConfig(
                 n_vertices=30_000,
+                geometry=GeometryFieldConfig(displacement_unit=0.01),
                 rendering=RenderingConfig(backface_cutoff=1.0, supersampling=1),
                 skinning=SkinningFieldConfig(point_input=False),
                 schedule=Schedule(surfels_start=1 / 15, residual_start=0.2, pose_start=1 / 3),

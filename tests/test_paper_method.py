@@ -28,6 +28,7 @@ def test_what_the_paper_prints() -> None:
     assert model.light.kind == "none"
     assert not model.skinning.point_input  # Eq. 9
     assert model.pose_radius == 0
+    assert model.geometry.displacement_unit == 0.01  # metres, and not what short runs take
     assert model.coordinated
     assert PAPER.pipeline.datamanager.crop_margin is None
     weights = model.weights.at(0.5)

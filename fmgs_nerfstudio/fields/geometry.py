@@ -25,7 +25,7 @@ class GeometryFieldConfig:
     z_dim: int = 16
     """Size of the geometry code z_g that the appearance field reads."""
     displacement_unit: float = 0.01
-    """Displacement in metres for one unit of the network's output."""
+    """Displacement in metres for one unit of the network's output: the larger, the sooner outlines fit."""
 
 
 class GeometryResidual(NamedTuple):

@@ -91,13 +91,14 @@ def test_geometry_field_starts_as_the_template(guided: bool, scales: int) -> Non
     assert residual.z_g.any()
 
 
-def test_a_displacement_is_counted_in_centimetres() -> None:
+@pytest.mark.parametrize("unit", [0.01, 0.03])
+def test_a_displacement_is_counted_in_its_unit(unit: float) -> None:
     """What the head says is in units of `displacement_unit`; the other heads' outputs are what they are."""
-    field = GeometryField(GeometryFieldConfig(), feature_dim=32, latent_dim=16)
+    field = GeometryField(GeometryFieldConfig(displacement_unit=unit), feature_dim=32, latent_dim=16)
     for head, value in ((field.displacement, 2.0), (field.scale, 3.0), (field.rotation, 4.0)):
         nn.init.constant_(head.bias, value)
     residual = field(torch.randn(9, 32), torch.randn(16))
-    assert [part.unique().tolist() for part in residual[:3]] == [pytest.approx([v]) for v in (0.02, 3.0, 4.0)]
+    assert [part.unique().tolist() for part in residual[:3]] == [pytest.approx([v]) for v in (2 * unit, 3.0, 4.0)]
 
 
 def test_appearance_and_semantics_shapes() -> None:
