@@ -57,6 +57,7 @@ def _without(*terms: str) -> dict[str, float]:
 
 TWO_SIDED = ("--pipeline.model.rendering.backface_cutoff", "1")
 FREE = ("--pipeline.model.surfels.guided", "False")
+LIGHT = ("--pipeline.model.light.kind", "sh")
 UNCOORDINATED = ("--pipeline.model.coordinated", "False")
 STRONG: Mapping[str, float] = {"d": 10, "sn": 10, "n": 10, "s": 10}
 FULL = "+ L_s: full method"
@@ -86,7 +87,8 @@ ROWS: dict[str, Row] = {
     "one-sided": Row(("--pipeline.model.rendering.backface_cutoff", "0")),
     "two-sided": Row(TWO_SIDED),
     "no supersampling": Row(("--pipeline.model.rendering.supersampling", "1")),
-    "light": Row(("--pipeline.model.light.kind", "sh")),
+    "light": Row(LIGHT),
+    "light, moves no normals": Row((*LIGHT, "--pipeline.model.light.moves-normals", "False")),
 }
 NEED_CUDA = {"3D Gaussians"}
 OTHER_LATENT = "Z_p of another frame"
