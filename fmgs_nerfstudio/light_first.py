@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
@@ -31,8 +31,7 @@ _SURFELS = 30_000
 def find_light(model: FMGSModel, data: FMGSDataManager) -> None:
     """Give the model the light of its capture, as it will keep it; without frames to find it in, an even one."""
     assert model.light is not None
-    views = (_view(data, int(i)) for i in _spread(len(data.train_dataset), _FRAMES))
-    seen = look(model, (view for view in views if view is not None))
+    seen = look(model, training_views(data))
     up = np.asarray(model.kwargs["metadata"]["capture"].up, dtype=float)
     try:
         fit = fit_light(seen, up / np.linalg.norm(up))
@@ -41,6 +40,13 @@ def find_light(model: FMGSModel, data: FMGSDataManager) -> None:
         return
     model.light.irradiance.copy_(torch.from_numpy(fit.irradiance)[:, None])
     log(told(fit))
+
+
+def training_views(data: FMGSDataManager) -> Iterator[tuple[Cameras, Batch]]:
+    """Training pictures, spread over the capture; without those that cannot be read."""
+    for index in map(int, _spread(len(data.train_dataset), _FRAMES)):
+        if (batch := data.cached_train.readable(index)) is not None:
+            yield crop_to_person(data.train_cameras[index : index + 1], batch, data.config.crop_margin)
 
 
 def told(fit: LightFit) -> str:
@@ -97,9 +103,3 @@ def _inside(mask: Float[Tensor, "H W 1"]) -> Float[Tensor, "H W 1"]:
 
 def _spread(count: int, most: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     return np.linspace(0, count - 1, min(count, most)).round().astype(np.int64)
-
-
-def _view(data: FMGSDataManager, index: int) -> tuple[Cameras, Batch] | None:
-    if (batch := data.cached_train.readable(index)) is None:
-        return None
-    return crop_to_person(data.train_cameras[index : index + 1], batch, data.config.crop_margin)

@@ -34,7 +34,7 @@ class Relighting:
     """The light that shades the avatar."""
 
     light: Literal["own", "none"] = "own"
-    """own: the one that training found. none: no light, colours are albedo."""
+    """own: the one that training found, or the environment's. none: no light, colours are albedo."""
     environment: Path | None = None
     """A light from an image of all directions (.hdr; .png, .jpg), twice as wide as high, up above; its middle column is
     where the first training camera stands."""
@@ -59,8 +59,10 @@ def relit(own: Light | None, wanted: Relighting, capture: Capture) -> Light | No
         )
     if not (all(0 <= c <= 100 for c in wanted.colour) and math.isfinite(wanted.turn)):
         raise LightError(f"the light's colour is {wanted.colour}, its turn {wanted.turn}; expected 0 to 100; degrees")
-    light = own if wanted.light == "own" else Light().to(own.irradiance.device)
-    if wanted.environment is not None:
+    light = own
+    if wanted.light == "none":
+        light = Light().to(own.irradiance.device)
+    elif wanted.environment is not None:
         radiance = _kept_map(wanted.environment, _changed(wanted.environment))
         irradiance = irradiance_from(radiance, *_axes(capture)).to(own.irradiance)
         light = Light(own.irradiance[0].mean() * irradiance)  # as bright as its own, on the whole

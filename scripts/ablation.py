@@ -55,6 +55,7 @@ def _without(terms: Sequence[str]) -> dict[str, float]:
 
 TWO_SIDED = ("--pipeline.model.rendering.backface_cutoff", "1")
 FREE = ("--pipeline.model.surfels.guided", "False")
+LIGHT = ("--pipeline.model.light.kind", "sh")
 UNCOORDINATED = ("--pipeline.model.coordinated", "False")
 STRONG: Mapping[str, float] = {"d": 10, "sn": 10, "n": 10, "s": 10}
 ROWS: dict[str, Row] = {
@@ -79,7 +80,8 @@ ROWS: dict[str, Row] = {
     "one-sided": Row(("--pipeline.model.rendering.backface_cutoff", "0")),
     "two-sided": Row(TWO_SIDED),
     "no supersampling": Row(("--pipeline.model.rendering.supersampling", "1")),
-    "light": Row(("--pipeline.model.light.kind", "sh")),
+    "light": Row(LIGHT),
+    "light, moves no normals": Row((*LIGHT, "--pipeline.model.light.moves-normals", "False")),
 }
 NEED_CUDA = {"3D Gaussians"}
 OTHER_LATENT = "Z_p of another frame"

@@ -79,6 +79,8 @@ def models(capture: Path) -> tuple[FMGSModel, FMGSModel]:
             nn.init.uniform_(parameter, -1, 1)
         elif parameter.numel() and not parameter.any():
             nn.init.normal_(parameter, std=0.02)
+    assert here.light is not None
+    here.light.irradiance[1:] = torch.linspace(-0.2, 0.3, 8)[:, None]
     there.load_state_dict(here.state_dict())
     for model in (here, there):
         model.step, model.objective = 900, Objective.of(all_terms(), LossWeights(), ["depth", "normal", "semantics"])

@@ -90,7 +90,7 @@ def test_own_none_turned_and_coloured() -> None:
     light = own()
     assert relit(light, Relighting(), capture()) is light
     assert relit(None, Relighting(), capture()) is None
-    albedo = relit(light, Relighting("none"), capture())
+    albedo = relit(light, Relighting("none", environment=Path("not looked at.hdr")), capture())
     assert albedo is not None
     assert torch.equal(albedo(NORMALS), torch.ones(200, 3))
     turned = relit(light, Relighting(turn=90.0), capture())

@@ -76,6 +76,12 @@ def test_what_is_symmetric_about_the_vertical_is_found_so() -> None:
     assert fit.toward is None
     assert np.abs(fit.irradiance[[1, 3, 4, 5, 7, 8]]).max() < 1e-6
     assert np.abs(off(fit, light)).max() < 0.06
+    sideways = np.array([[0.0, 0, 1], [1, 0, 0], [0, 1, 0]])  # z to x
+    seen = sight(light, noise=0.02)
+    turned = fit_light(seen._replace(normal=seen.normal @ sideways.T), sideways @ UP)
+    assert turned.toward is None
+    n = spread(500)
+    np.testing.assert_allclose(irradiance(turned, n @ sideways.T), irradiance(fit, n), rtol=0.02)
 
 
 def test_even_light_stays_even() -> None:
