@@ -1,4 +1,4 @@
-"""SMPL model files and what is computed from them. The arithmetic is smplx's; ours are the loader and fewer operations."""
+"""SMPL model files and what is computed from them. The arithmetic is smplx's; ours is the loader, and speed."""
 
 from __future__ import annotations
 
