@@ -19,10 +19,9 @@ def threads() -> tuple[int, int]:
 
 @pytest.fixture(autouse=True)
 def many() -> Iterator[tuple[int, int]]:
-    """As many threads as a user has, whatever the tests run with."""
+    """More threads of torch than one; numba's as the tests run with."""
     before = threads()
     torch.set_num_threads(2)
-    numba.set_num_threads(numba.config.NUMBA_NUM_THREADS)
     yield threads()
     torch.set_num_threads(before[0])
     numba.set_num_threads(before[1])
