@@ -107,7 +107,7 @@ class BodyModel:
     @cached_property
     def _ancestors(self) -> list[tuple[int, ...]]:
         """Per power of two, of every joint and of none: the joint so many above it, or none."""
-        found = [(*(parent if parent >= 0 else N_JOINTS for parent in self.parents), N_JOINTS)]
+        found: list[tuple[int, ...]] = [(*(p if p >= 0 else N_JOINTS for p in self.parents), N_JOINTS)]
         while any(joint != N_JOINTS for joint in found[-1]):
             found.append(tuple(found[-1][joint] for joint in found[-1]))
         return found[:-1]
