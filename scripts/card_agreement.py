@@ -197,8 +197,8 @@ def pieces(bench: Bench) -> Results:
     both, near = torch.stack([model.surfels.means, model.surfels.means * 1.01]), model.neighbours
     compare(
         "isometry",
-        lambda x: distance_change(*x, near.to(x.device)),
-        lambda x: distance_change_reference(*x, near),
+        lambda x: distance_change(x[0], x[1], near.to(x.device)),
+        lambda x: distance_change_reference(x[0], x[1], near),
         both,
     )
     return found

@@ -12,6 +12,7 @@ from support.trainer_runs import config_for, train
 from support.two_ranks import everything_moves, train_two
 from support.zju_capture import SIZE, write_capture
 
+from fmgs_nerfstudio.data import FMGSDataManager
 from fmgs_nerfstudio.maps.info import PriorsInfo
 from fmgs_nerfstudio.maps.maps import PriorsWriter
 from fmgs_nerfstudio.model import FMGSModel
@@ -27,8 +28,9 @@ def capture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     writer = PriorsWriter(root, PriorsInfo(estimator="test", licence="none"))
     ramp = np.arange(SIZE * SIZE, dtype=np.float32).reshape(SIZE, SIZE)
     normal = np.broadcast_to(np.array([0.6, 0.0, 0.8], np.float32), (SIZE, SIZE, 3))
-    for kind, values in {"depth": ramp, "normal": normal, "semantics": (ramp // 512).astype(np.uint8)}.items():
-        writer.write(kind, "Camera_B1", "000001", values)
+    writer.write("depth", "Camera_B1", "000001", ramp)
+    writer.write("normal", "Camera_B1", "000001", normal)
+    writer.write("semantics", "Camera_B1", "000001", (ramp // 512).astype(np.uint8))
     open_capture.cache_clear()
     return root
 
@@ -42,13 +44,14 @@ def gradients(capture: Path, out: Path, frames: list[str]) -> list[dict[str, tor
     pipeline, found = trainer.pipeline.train(), []
     model, manager = pipeline.model, pipeline.datamanager
     assert isinstance(model, FMGSModel)
+    assert isinstance(manager, FMGSDataManager)
     for callback in trainer.callbacks:
         if callback.iters == (0,) or callback.func.__name__ == "keep":
             callback.run_callback(0)
     names = [f"{frame.camera}/{frame.stem}" for frame in manager.train_dataset.frames]
     for name in frames:
         model.zero_grad()
-        manager._train_index = lambda step, name=name: names.index(name)
+        vars(manager)["_train_index"] = lambda step, name=name: names.index(name)
         _, losses, _ = pipeline.get_train_loss_dict(0)
         torch.stack(list(losses.values())).sum().backward()
         found.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})

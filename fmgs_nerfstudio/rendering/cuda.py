@@ -6,6 +6,7 @@ is one for each geometry that has a gradient; values of layers without one go al
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -124,7 +125,7 @@ class _Scene(NamedTuple):
             )
             of_surfels.append((*v_surfels, v_opacities))
             of_values.append(v_colours[0, :, :channels])
-        v_means2d, v_M, v_opacities = (sum(parts[1:], parts[0]) for parts in zip(*of_surfels, strict=True))
+        v_means2d, v_M, v_opacities = (functools.reduce(torch.add, parts) for parts in zip(*of_surfels, strict=True))
         return v_means2d, v_M, v_opacities, torch.cat(of_values, dim=1)
 
     def unproject(

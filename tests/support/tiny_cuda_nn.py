@@ -33,8 +33,10 @@ class Native:
         generator = torch.Generator().manual_seed(seed)
         return torch.rand(self.n_params, generator=generator) * 2e-4 - 1e-4
 
-    def fwd(self, x: CudaTensor, params: CudaTensor) -> Tensor:
+    def fwd(self, x: Tensor, params: Tensor) -> Tensor:
         self._check(x, params)
+        assert isinstance(x, CudaTensor)
+        assert isinstance(params, CudaTensor)
         self.batches.append(len(x))
         with _disable_current_modes():
             return CudaTensor(encode_reference(params.held.float(), x.held, self.config).to(self.precision))

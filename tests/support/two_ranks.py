@@ -11,6 +11,7 @@ from support.trainer_runs import config_for
 from torch import distributed
 from torch.multiprocessing.spawn import spawn
 
+from fmgs_nerfstudio.data import FMGSDataManager
 from fmgs_nerfstudio.method import FMGSTrainerConfig
 from fmgs_nerfstudio.schedule import Schedule
 
@@ -21,8 +22,9 @@ Step = tuple[str, dict[str, torch.Tensor]]
 def everything_moves(capture: Path, out: Path, steps: int) -> FMGSTrainerConfig:
     """From the first step on, but the surfels: they begin with the second."""
     made = config_for(capture, out, steps)
-    schedule = {"surfels_start": 1 / steps, "residual_start": 0.0, "pose_start": 0.0}
-    made.pipeline.model.schedule = Schedule(skinning_fit_steps=5, **schedule)
+    made.pipeline.model.schedule = Schedule(
+        surfels_start=1 / steps, residual_start=0.0, pose_start=0.0, skinning_fit_steps=5
+    )
     return made
 
 
@@ -43,9 +45,10 @@ def _rank(rank: int, capture: Path, out: Path, steps: int) -> None:
     seen: list[Step] = []
 
     def look(step: int) -> None:
-        model, drawn = trainer.pipeline.model, trainer.pipeline.datamanager.drawn
+        model, manager = trainer.pipeline.model, trainer.pipeline.datamanager
+        assert isinstance(manager, FMGSDataManager)
         gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-        seen.append((f"{drawn.camera}/{drawn.stem}", gradients))
+        seen.append((f"{manager.drawn.camera}/{manager.drawn.stem}", gradients))
 
     trainer.callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], look, 1))
     trainer.train()
