@@ -19,6 +19,7 @@ from nerfstudio.configs.method_configs import all_methods
 from rich.console import Console
 from rich.table import Table
 
+from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.data import FMGSDataManager
 from fmgs_nerfstudio.fields.light import Light, LightConfig
 from fmgs_nerfstudio.fields.light_fit import Sightings
@@ -59,11 +60,11 @@ def main(options: Options) -> None:
     console.print(table)
 
 
-def shade(seen: Sightings, light: Light) -> np.ndarray:
+def shade(seen: Sightings, light: Light) -> Array:
     return light(torch.from_numpy(seen.normal)).numpy(force=True)
 
 
-def albedos(seen: Sightings, light: Light, count: int) -> tuple[np.ndarray, np.ndarray]:
+def albedos(seen: Sightings, light: Light, count: int) -> tuple[Array, Array]:
     """[N, 3] of all surfels under this light, and [N] in how many pictures each was seen."""
     shades, total = shade(seen, light), np.zeros((count, 3))
     power = np.zeros((count, 3))
@@ -72,7 +73,7 @@ def albedos(seen: Sightings, light: Light, count: int) -> tuple[np.ndarray, np.n
     return total / np.maximum(power, 1e-9), np.bincount(seen.surfel, minlength=count)
 
 
-def psnr(seen: Sightings, albedo: np.ndarray, counts: np.ndarray, light: Light) -> float:
+def psnr(seen: Sightings, albedo: Array, counts: Array, light: Light) -> float:
     """Of the colours that surfels were seen in; of those that training saw three times or more."""
     error = np.square(np.clip(albedo[seen.surfel] * shade(seen, light), 0, 1) - seen.colour).mean(1)
     weight = seen.weight * (counts[seen.surfel] > 2)
