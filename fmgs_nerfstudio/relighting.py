@@ -83,7 +83,7 @@ def read_map(path: Path) -> Float[Array, "H W 3"]:
         else:
             pixels = decode(path, cv2.IMREAD_COLOR).astype(np.float32) / 255
             pixels = pixels**GAMMA
-    except (FileError, FileNotFoundError) as error:
+    except (FileError, OSError) as error:
         raise LightError(str(error)) from error
     height, width = pixels.shape[:2]
     if abs(width - 2 * height) > 2:
