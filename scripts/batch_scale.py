@@ -67,7 +67,7 @@ def _timed(out: Path, tasks: list[Task], engine: Callable[[State], RayEngine | L
     state.open()
     made = engine(state)
     try:
-        run([Task(f"warm/{i}") for i in range(8)], made)  # Ray starts its workers with the first tasks
+        run([Task(f"warm/{i}", ("sleep", "3")) for i in range(4)], made)  # Ray starts its workers with the first tasks
         wall, own = time.monotonic(), time.process_time()
         records = run(tasks, made, state.finished)
         assert all(record.done for record in records.values()), next(r for r in records.values() if not r.done)
