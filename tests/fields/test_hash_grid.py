@@ -5,6 +5,7 @@ import sys
 import types
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 import pytest
@@ -185,7 +186,7 @@ def test_module():
 @pytest.fixture
 def tiny_cuda_nn(monkeypatch):
     """As if it were installed, on a fake card."""
-    stand_in = types.ModuleType("tinycudann")
+    stand_in: Any = types.ModuleType("tinycudann")
     stand_in.Encoding = tiny_cuda_nn_stand_in.Encoding
     stand_in.__spec__ = ModuleSpec("tinycudann", None)
     monkeypatch.setitem(sys.modules, "tinycudann", stand_in)
@@ -204,9 +205,9 @@ def test_tinycudann_runs_with_our_parameters(count):
     expected = encode_reference(params, x, SMALL)
     expected_grads = torch.autograd.grad(expected, (params, x), grad_out)
     on_card = [value.detach().to("cuda").requires_grad_() for value in (params, x)]
-    out = encode(*on_card, SMALL)
+    out = encode(on_card[0], on_card[1], SMALL)
     grads = torch.autograd.grad(out, on_card, grad_out.to("cuda"))
-    native = hash_grid._tinycudann_encoding(SMALL).native
+    native: Any = hash_grid._tinycudann_encoding(SMALL).native
     assert native.batches == [256 if count <= 256 else 512]
     assert out.dtype == torch.float32
     torch.testing.assert_close(out.detach().cpu(), expected.detach(), rtol=1e-6, atol=1e-6)
@@ -229,7 +230,8 @@ def test_a_module_trains_through_tinycudann_and_doubles_do_not():
     torch.testing.assert_close(encoding.params.detach().cpu(), before - expected, rtol=1e-5, atol=1e-6)
     double = encode(encoding.params.double(), x.double(), SMALL)
     assert double.dtype == torch.float64
-    assert hash_grid._tinycudann_encoding(SMALL).native.batches == [256]
+    native: Any = hash_grid._tinycudann_encoding(SMALL).native
+    assert native.batches == [256]
 
 
 def test_without_tinycudann_the_torch_encoding_runs_on_a_card():
