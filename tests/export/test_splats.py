@@ -151,7 +151,7 @@ def test_fitted_splats_look_in_other_programs_as_here(tmp_path: Path) -> None:
         ours = [frozen.render(posed, camera, ())["rgb"] for camera in two_views(posed)]
         pictures[steps] = min(map(psnr, ours, theirs))
     assert pictures[300] > 35
-    assert pictures[300] > pictures[0] + 3
+    assert pictures[300] > pictures[0] + 2
 
 
 def test_half_turned_splats_are_the_same_from_behind_a_turned_camera(tmp_path: Path) -> None:
