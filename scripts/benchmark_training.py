@@ -47,8 +47,7 @@ class Training:
         phases: bool = False,
     ) -> None:
         config: Any = copy.deepcopy(all_methods[method])
-        self.folder = tempfile.TemporaryDirectory(prefix="fmgs-benchmark-")
-        config.output_dir, config.timestamp, config.vis = Path(self.folder.name), "run", "tensorboard"
+        config.timestamp, config.vis = "run", "none"  # neither a viewer nor nerfstudio's writers of events
         config.logging.local_writer.enable, config.logging.profiler = False, "none"
         config.max_num_iterations = self.steps = steps
         manager, model = config.pipeline.datamanager, config.pipeline.model
@@ -58,8 +57,10 @@ class Training:
         if frames is not None:
             manager.dataparser._target = _repeated(frames)
         torch.manual_seed(config.machine.seed)
-        self.trainer: Any = config.setup()
-        self.trainer.setup()
+        with tempfile.TemporaryDirectory(prefix="fmgs-benchmark-") as folder:  # steps write nothing
+            config.output_dir = Path(folder)
+            self.trainer: Any = config.setup()
+            self.trainer.setup()
         self.pipeline: Any = self.trainer.pipeline
         self.model: Any = self.pipeline.model
         self.manager: Any = self.pipeline.datamanager

