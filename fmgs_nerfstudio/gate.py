@@ -19,7 +19,7 @@ import zlib
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
@@ -41,6 +41,7 @@ SIDE, PIXELS = 16_384, 50_000_000
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 _READS = 1_000_000  # Pillow looks for a JPEG's next marker byte by byte
 _SCANS = 200  # of a JPEG: each costs a pass over all pixels; programs write 10 or so
+_STRIP_TAGS, _STRIPS = (273, 279, 324, 325), 200_000  # places and sizes of a TIFF's strips and tiles; tiles of 16 x 16
 _EXIF_ORIENTATION = 0x0112
 
 FAILURES = (
@@ -193,13 +194,30 @@ def open_image(path: Path) -> Generator[Image.Image]:
         FileNotFoundError: it is missing.
     """
     try:
-        with open_file(path, IMAGE, _Patient) as file, Image.open(file, formats=_FORMATS) as image:
-            check_pixels(path, *image.size)
-            yield image
+        with open_file(path, IMAGE, _Patient) as file:
+            _check_strips(path, file)
+            with Image.open(file, formats=_FORMATS) as image:
+                check_pixels(path, *image.size)
+                yield image
     except (FileError, FileNotFoundError):
         raise
     except FAILURES as error:
         raise FileError(f"{path} cannot be read as an image: {error}") from error
+
+
+def _check_strips(path: Path, file: BinaryIO) -> None:
+    """A TIFF's directory may name more strips than pictures have rows, and readers make a list of them all."""
+    head = file.read(8)
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(head[:4])
+    if order is not None:
+        file.seek(struct.unpack(order + "I", head[4:])[0])
+        entries = file.read(12 * struct.unpack(order + "H", file.read(2))[0])
+        for tag, _, count, _ in struct.iter_unpack(order + "HHII", entries[: len(entries) // 12 * 12]):
+            if tag in _STRIP_TAGS and count > _STRIPS:
+                raise FileError(f"{path} has {count:,} strips or tiles; expected at most {_STRIPS:,}")
+    elif head[:4] in (b"II+\0", b"MM\0+"):
+        raise FileError(f"{path} is a BigTIFF, made for more than 4 GB; save it as TIFF or PNG")
+    file.seek(0)
 
 
 def check_pixels(path: Path, width: int, height: int) -> None:

@@ -56,7 +56,7 @@ def test_all_widths(widths: list[int]) -> None:
         torch.testing.assert_close(gradient.double(), reference, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("count", [0, 1, 3 * BLOCK + 5, 9000])
+@pytest.mark.parametrize("count", [0, 1, 3 * BLOCK + 5, 60_000])
 def test_values_are_the_same_without_a_backward_pass(count: int) -> None:
     x, made = torch.randn(count, WIDTHS[0]), layers()
     with torch.no_grad():
