@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import max_pool2d
 
 from fmgs_nerfstudio.console import log
-from fmgs_nerfstudio.data import Batch, FMGSDataManager, crop_to_person
+from fmgs_nerfstudio.data import Batch, FMGSDataManager
 from fmgs_nerfstudio.fields.light_fit import LightFit, Sightings, fit_light
 from fmgs_nerfstudio.model import FMGSModel
 from fmgs_nerfstudio.rendering import Camera, Layer, facing_away, outward, rasterize_finer
@@ -46,7 +46,7 @@ def training_views(data: FMGSDataManager) -> Iterator[tuple[Cameras, Batch]]:
     """Training pictures, spread over the capture; without those that cannot be read."""
     for index in map(int, _spread(len(data.train_dataset), _FRAMES)):
         if (batch := data.cached_train.readable(index)) is not None:
-            yield crop_to_person(data.train_cameras[index : index + 1], batch, data.config.crop_margin)
+            yield batch["camera"], batch
 
 
 def told(fit: LightFit) -> str:

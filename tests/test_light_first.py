@@ -12,9 +12,9 @@ from support.small_avatar import small_avatar
 from support.trainer_runs import config_for, train
 from support.zju_capture import SIZE, write_capture
 
-from fmgs_nerfstudio.data import Batch
+from fmgs_nerfstudio.data import Batch, FMGSDataManager, crop_to_person
 from fmgs_nerfstudio.fields.light import Light, LightConfig
-from fmgs_nerfstudio.light_first import look
+from fmgs_nerfstudio.light_first import look, training_views
 from fmgs_nerfstudio.model import FMGSModel
 from fmgs_nerfstudio.rendering import Camera, outward
 from fmgs_nerfstudio.routes import OPEN
@@ -74,6 +74,24 @@ def test_background_at_a_mask_s_border_is_not_taken() -> None:
 
 def test_no_pictures_no_sightings() -> None:
     assert len(look(small_avatar(), []).surfel) == 0
+
+
+def test_training_pictures_come_with_the_cameras_that_see_them(tmp_path: Path) -> None:
+    """A picture cropped to the person is seen by a camera cropped alike."""
+    write_capture(tmp_path / "capture")
+    config = config_for(tmp_path / "capture", tmp_path / "out", 1)
+    config.pipeline.datamanager.crop_margin = 0.0
+    data = train(config).pipeline.datamanager
+    assert isinstance(data, FMGSDataManager)
+    views = list(training_views(data))
+    assert len(views) == len(data.train_dataset)
+    for i, (view, batch) in enumerate(views):
+        whole = data.train_cameras[i : i + 1], data.train_dataset.get_data(i)
+        expected, cropped = crop_to_person(*whole, data.config.crop_margin)
+        assert cropped["image"].shape != whole[1]["image"].shape
+        torch.testing.assert_close(batch["image"], cropped["image"])
+        for name in ("fx", "fy", "cx", "cy", "width", "height", "camera_to_worlds"):
+            torch.testing.assert_close(getattr(view, name), getattr(expected, name))
 
 
 @pytest.mark.parametrize("kind", ["sh", "none"])
