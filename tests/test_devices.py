@@ -68,6 +68,7 @@ def capture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def models(capture: Path) -> tuple[FMGSModel, FMGSModel]:
     """The same avatar on the CPU and on the card: all losses on, a light, and fields that do something."""
+    torch.manual_seed(0)  # whatever ran before: where a depth's edge or a class is undecided, rounding shows
     metadata = FMGSDataParserConfig(data=capture).setup().get_dataparser_outputs("train").metadata
     config = FMGSModelConfig(n_vertices=6890, light=LightConfig("sh"))
     there, here = (
