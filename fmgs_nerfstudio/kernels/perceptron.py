@@ -34,7 +34,10 @@ _LEAST_SHARE = 512
 def perceptron(x: Float[Tensor, "N I"], layers: Sequence[Layer]) -> Float[Tensor, "N O"]:
     """Linear layers with ReLU between them."""
     if x.dtype == torch.float32 and x.device.type == "cpu":
-        return _PerceptronOnCpu.apply(x, *(tensor for layer in layers for tensor in layer))
+        tensors = [x, *(tensor for layer in layers for tensor in layer)]
+        if not torch.is_grad_enabled():  # else the function takes it that inputs are to be kept for parameters
+            tensors = [tensor.detach() for tensor in tensors]
+        return _PerceptronOnCpu.apply(*tensors)
     return perceptron_reference(x, layers)
 
 
