@@ -35,6 +35,7 @@ def test_a_pose_is_rendered_as_nerfstudio_renders_it(tmp_path: Path) -> None:
     """The picture is the model's own, where the turned joint is written into its table of poses."""
     write_capture(tmp_path / "CoreView_1")
     config = config_for(tmp_path / "CoreView_1", tmp_path / "out", steps=2)
+    config.pipeline.model.schedule = Schedule(skinning_fit_steps=60)  # so that the elbow bends
     config.save_config()
     pipeline = train(config).pipeline
     run_example("01_render_a_pose.py", tmp_path / "out", "--rotation", 0, -60, 30, "--out", tmp_path / "pose.png")
@@ -53,7 +54,7 @@ def test_a_pose_is_rendered_as_nerfstudio_renders_it(tmp_path: Path) -> None:
     refined = model.poses(pose_id)[0][elbow].detach()
     model.poses.pose[pose_id, elbow] += torch.tensor([0, -60, 30]).deg2rad() - refined
     error, change = (np.abs(drawn - picture).mean() for picture in (expected(), before))
-    assert change > 0.5  # of 255, over the whole image
+    assert change > 1  # of 255, over the whole image
     assert error < 0.2 * change  # FrozenAvatar interpolates the skinning weights
 
 

@@ -138,7 +138,7 @@ def test_fitted_splats_look_in_other_programs_as_here(tmp_path: Path) -> None:
     frozen = FrozenAvatar(model)
     posed = frozen.pose(*model.poses(1))
     pictures = {}
-    for steps in (0, 300):
+    for steps in (0, 400):
         path = tmp_path / f"{steps}.ply"
         splats = posed_splats(frozen, posed, 3, steps)
         write_splats(*splats, path)
@@ -150,8 +150,8 @@ def test_fitted_splats_look_in_other_programs_as_here(tmp_path: Path) -> None:
             torch.testing.assert_close(splats.draw(camera, factor)[..., :3], image, atol=1e-4, rtol=0)
         ours = [frozen.render(posed, camera, ())["rgb"] for camera in two_views(posed)]
         pictures[steps] = min(map(psnr, ours, theirs))
-    assert pictures[300] > 35
-    assert pictures[300] > pictures[0] + 2
+    assert pictures[400] > 35
+    assert pictures[400] > pictures[0] + 3
 
 
 def test_half_turned_splats_are_the_same_from_behind_a_turned_camera(tmp_path: Path) -> None:
