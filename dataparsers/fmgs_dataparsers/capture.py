@@ -66,6 +66,22 @@ class LeftOut:
     """The file and what is wrong with it."""
 
 
+@dataclass(frozen=True)
+class Uncertainty:
+    """Standard deviations of a capture's fits, where their source states them: training starts from such errors."""
+
+    rotation: float
+    """Radians, of a joint's rotation in one frame."""
+    position: tuple[float, float, float]
+    """Metres, of the root in one frame: right, down and forward of the camera."""
+    lean: float
+    """Radians, of the whole clip about the camera's horizontal axis."""
+    distance: float
+    """Metres, of the whole clip along the camera's axis."""
+    focal: float
+    """Of the focal length, relative to it."""
+
+
 @dataclass(frozen=True, eq=False)
 class Capture:
     """Cameras, frames with masks, one pose per time step, shape, body model, splits.
@@ -93,6 +109,8 @@ class Capture:
     """Images of the protocol that are in no split, and why."""
     pixel_centres: PixelCentres = "half"
     """What its files' calibration was read as; the cameras' K is ours."""
+    uncertainty: Uncertainty | None = None
+    """How far its fits may be off, where their source says so."""
 
     def intrinsics(self, camera: str) -> tuple[Float[Array, "3 3"], int, int]:
         """K, width and height at working size."""
