@@ -26,6 +26,7 @@ from fmgs_dataparsers import (
     instant_avatar,
     neuman,
     people_snapshot,
+    tracked,
     trackers,
     zju_mocap,
     zju_mocap_refined,
@@ -66,6 +67,7 @@ class Layout(Protocol):
 
 # The first that matches is read: prepared forms come before what they were prepared from.
 LAYOUTS: tuple[Layout, ...] = (
+    tracked,
     zju_mocap,
     zju_mocap_refined,
     arah,
@@ -81,6 +83,7 @@ LAYOUTS: tuple[Layout, ...] = (
 )
 LayoutName = Literal[
     "auto",
+    "tracked",
     "zju-mocap",
     "zju-mocap-refined",
     "arah",

@@ -126,7 +126,7 @@ def test_humannerf_s_intrinsics_may_be_4_by_4(tmp_path: Path) -> None:
 
 
 # Where the documentation of each says its calibrations have the first pixel's centre.
-AT_HALF = {"neuman", "gvhmr", "wham", "4d-humans", "romp"}
+AT_HALF = {"tracked", "neuman", "gvhmr", "wham", "4d-humans", "romp"}
 
 
 @pytest.mark.parametrize(("build", "layout"), LAYOUTS.items(), ids=lambda value: getattr(value, "__name__", ""))

@@ -260,6 +260,30 @@ def instant_avatar_thetas(root: Path, person: Person) -> Seen:
     return instant_avatar(root, person, thetas=True)
 
 
+def tracked(root: Path, person: Person) -> Seen:
+    """Of `fmgs-track`: y points up."""
+    seen = view()
+    up = Rotation.from_euler("x", -90, degrees=True)
+    turned = View(seen.K, seen.R @ up.as_matrix().T, seen.T)
+    pelvis = up.apply(person.transl + person.joints[0]) - person.joints[0]
+    K, extrinsic = seen.K.copy(), np.eye(4)
+    K[:2, 2] += 0.5
+    extrinsic[:3, :3], extrinsic[:3, 3] = turned.R, turned.T
+    for i in range(person.n):
+        write(root / "images" / f"{i:06d}.jpg", picture(i))
+        write(root / "masks" / f"{i:06d}.png", mask(i).astype(np.uint8) * 255)
+    np.savez(
+        root / "fits.npz",
+        names=np.array([f"{i:06d}" for i in range(person.n)]), body=np.array("SMPL_NEUTRAL.npz"),
+        time=np.arange(person.n) / 15, sigma_rotation=0.1, sigma_position=np.array([0.01, 0.02, 0.03]),
+        sigma_lean=0.04, sigma_distance=0.05, sigma_focal=0.06,
+        global_orient=(up * Rotation.from_rotvec(person.pose[:, :3])).as_rotvec(), body_pose=person.pose[:, 3:],
+        transl=pelvis, betas=person.betas, intrinsic=K, extrinsic=extrinsic, width=WIDTH, height=HEIGHT,
+    )  # fmt: skip
+    body_model(root)
+    return lambda camera, i: seen
+
+
 _UNITS = 2.5  # of COLMAP's world, to the metre
 
 
@@ -449,6 +473,7 @@ LAYOUTS: dict[Callable[[Path, Person], Seen], str] = {
     snapshot: "people-snapshot",
     instant_avatar: "instant-avatar",
     instant_avatar_thetas: "instant-avatar",
+    tracked: "tracked",
     humannerf: "humannerf",
     humannerf_video: "humannerf",
     neuman: "neuman",
