@@ -1,0 +1,1 @@
+"""What `fmgs-track` shows of its work: overlays, a contact sheet, a page."""
