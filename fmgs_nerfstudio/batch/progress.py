@@ -77,10 +77,10 @@ def graph(tasks: Sequence[Task], state: State, workers: int, most: int = 200) ->
     """The tasks, what each waits for, which are finished; how many of each kind; and how long the rest takes."""
     recorded = dict(EXPECTED) | (own := recorded_in(state.folder))
     seconds = expected_seconds(tasks, recorded)
-    finished = {task.id for task in tasks if not task.missing and state.finished(task) is not None}
+    finished = {task.id for task in tasks if state.finished(task) is not None}
     lines: list[str] = []
     for task in tasks[:most]:
-        what = "finished" if task.id in finished else task.missing or duration(seconds[task.id])
+        what = "finished" if task.id in finished else duration(seconds[task.id])
         after = f"after {', '.join(task.needs)}" if task.needs else ""
         lines.append(f"{task.id:<40} {what:<10} {after}".rstrip())
         if task.id not in finished and task.command:

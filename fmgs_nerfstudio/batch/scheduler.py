@@ -100,9 +100,7 @@ def run(
     while ready or flying:
         while ready and engine.room > 0:
             task = tasks[heapq.heappop(ready)]
-            if task.missing:
-                settle(Record(task.id, "failed", task.missing))
-            elif (record := finished(task)) is not None:
+            if (record := finished(task)) is not None:
                 settle(record)
             else:
                 tell(task, None)

@@ -7,7 +7,7 @@ import random
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -144,7 +144,7 @@ def simulate(simulation: Simulation, recorded: Seconds) -> list[Outcome]:
 
 def _tasks(subjects: int) -> list[Task]:
     captures = tuple(Source(f"{i:05d}", Path(f"{i:05d}.mp4"), "track") for i in range(subjects))
-    return [replace(task, missing="") for task in tasks_of(Plan("simulation", captures, run=CHAIN), Path("out"))]
+    return tasks_of(Plan("simulation", captures, run=CHAIN), Path("out"))
 
 
 def ideal_seconds(tasks: Sequence[Task], records: Mapping[str, Record], workers: int) -> float:

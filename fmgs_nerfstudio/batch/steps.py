@@ -66,6 +66,10 @@ def _demo(at: Place) -> Call:
     return Call(("fmgs-demo", at.capture, *at.source.options, "--overwrite"), (at.capture,), "on")
 
 
+def _track(at: Place) -> Call:
+    return Call(("fmgs-track", at.source.path, "--out", at.capture), (at.capture,), "on")
+
+
 def _priors(at: Place) -> Call:
     return Call(("fmgs-priors", at.capture), (at.capture / "priors" / "priors.json",), "on")
 
@@ -110,22 +114,17 @@ def _report(at: Place) -> Call:
 class Step(NamedTuple):
     """A program in a plan."""
 
-    call: Callable[[Place], Call] | str
-    """Its call; or what is missing for it."""
+    call: Callable[[Place], Call]
     of: Literal["capture", "run"]
     after: tuple[str, ...] = ()
     """Steps that it waits for, where the plan has them."""
     card: bool = True
 
 
-_NO_TRACKER = (
-    "a video without fits of a body, and this version has no fmgs-track: run a tracker on it (docs/data.md, Your own "
-    "video) and plan the folder with its result"
-)
 _MADE = ("demo", "track")
 STEPS: dict[str, Step] = {
     "demo": Step(_demo, "capture", card=False),
-    "track": Step(_NO_TRACKER, "capture"),
+    "track": Step(_track, "capture", card=False),
     "priors": Step(_priors, "capture", _MADE),
     "check": Step(_check, "capture", (*_MADE, "priors"), card=False),
     "train": Step(_train, "run", (*_MADE, "priors", "check")),
@@ -173,7 +172,7 @@ def _tasks_at(at: Place) -> Iterator[Task]:
         if (step.of == "run") != (at.variant is not None):
             continue
         needs = [f"{at.name if STEPS[a].of == step.of else at.source.name}/{a}" for a in step.after if a in chosen]
-        call = Call((), ()) if isinstance(step.call, str) else step.call(at)
+        call = step.call(at)
         words = (*call.words, *at.plan.flags.get(name, ()))
         yield Task(
             f"{at.name}/{name}",
@@ -184,7 +183,6 @@ def _tasks_at(at: Place) -> Iterator[Task]:
             tuple(needs),
             call.writes,
             step.card,
-            f"{capture} is {step.call}" if isinstance(step.call, str) else "",
             at.source.name,
         )
 

@@ -40,8 +40,6 @@ class Task:
     place, going on with what is there."""
     card: bool = False
     """Whether it uses a card where there is one."""
-    missing: str = ""
-    """Why it cannot be done by this version."""
     group: str = ""
     """The capture that it belongs to."""
 

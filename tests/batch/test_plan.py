@@ -147,7 +147,7 @@ def test_plans_that_cannot_be_run_are_refused(change: dict[str, Any], why: str, 
 
 
 def test_folders_and_videos(tmp_path: Path) -> None:
-    """A video that nobody has tracked is told what it lacks; it does not disturb the others."""
+    """A video that nobody has tracked is tracked first, into the plan's own folder."""
     (tmp_path / "person").mkdir()
     (tmp_path / ".hidden").mkdir()
     (tmp_path / "raw").mkdir()
@@ -156,7 +156,11 @@ def test_folders_and_videos(tmp_path: Path) -> None:
     tasks = {task.id: task for task in tasks_of(find_plan(str(tmp_path), None), tmp_path / "out")}
     assert {id.partition("/")[0] for id in tasks if id.endswith("check")} == {"clip", "person", "raw"}
     for name in ("clip", "raw"):
-        assert "no fmgs-track" in tasks[f"{name}/track"].missing
+        capture = tmp_path / "out" / "captures" / name
+        video = tmp_path / {"clip": "clip.MP4", "raw": "raw"}[name]
+        assert tasks[f"{name}/track"].command == ("fmgs-track", str(video), "--out", str(capture))
+        assert tasks[f"{name}/track"].outputs == (capture,)
+        assert str(capture) in tasks[f"{name}-fmgs-avatar-0/train"].command
         assert tasks[f"{name}/check"].needs == (f"{name}/track",)
     assert "person/track" not in tasks
     assert tasks["person/check"].needs == ()

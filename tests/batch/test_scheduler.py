@@ -68,14 +68,6 @@ def test_a_failed_task_stops_what_needs_it_and_nothing_else() -> None:
     assert records["both"].why == "bad/1 failed"
 
 
-def test_what_this_version_lacks_is_told_and_not_begun() -> None:
-    engine = OneByOne(1)
-    records = run([Task("a/track", missing="no tracker"), Task("a/train", needs=("a/track",))], engine)
-    assert engine.begun == []
-    assert (records["a/track"].status, records["a/track"].why) == ("failed", "no tracker")
-    assert records["a/train"].status == "not run"
-
-
 def test_finished_tasks_are_not_begun_again() -> None:
     engine = OneByOne(1)
     tasks = chain("a", 3)
