@@ -14,9 +14,8 @@ import torch
 import tyro
 from fmgs_dataparsers.capture import Capture, CaptureError, Frame
 from fmgs_dataparsers.parser import PixelCentresChoice, open_capture
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.text import Text
 
+from fmgs_nerfstudio.cli.bars import frames_bar
 from fmgs_nerfstudio.cli.errors import in_one_line
 from fmgs_nerfstudio.files import atomic_path, write_image
 from fmgs_nerfstudio.maps.info import DepthKind, Kind, write_info
@@ -105,7 +104,7 @@ def run(command: MakePriors) -> bool:
     capture = dataclasses.replace(capture, priors=open_priors(capture.root))
     if capture.priors is None:
         raise PriorsError(f"{capture.root} has no prior maps (priors/ or sapiens/); run without --check-only.")
-    with _bar() as bar:
+    with frames_bar() as bar:
         task = bar.add_task("Checking", total=len(frames))
         report = check(capture, frames, lambda done, total: bar.update(task, completed=done))
     _show(report)
@@ -128,7 +127,7 @@ def _make(command: MakePriors, capture: Capture, frames: Sequence[Frame]) -> Non
     job = Job(frames, kinds, command.batch_size, command.crop, command.overwrite)
     consent = _consent(command.download)
     tasks = {}
-    with _bar() as bar:
+    with frames_bar() as bar:
 
         def progress(what: str, done: int, total: int) -> None:
             if what not in tasks:
@@ -157,20 +156,6 @@ def _consent(agreed: bool) -> Consent:
         return input("Download them and accept the licence? [y/N] ").strip().lower() in ("y", "yes")
 
     return consent
-
-
-class _Speed(ProgressColumn):
-    """Frames per second."""
-
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:.1f} frames/s")
-
-
-def _bar() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Speed(), TimeRemainingColumn()
-    )
 
 
 def _show(report: PriorsReport) -> None:

@@ -24,7 +24,8 @@ RATE, MOST = 15.0, 600
 here and memory in training."""
 _FOLDER_RATE = 30.0
 _PACKETS = 1_000_000
-_DIAGONAL = 43.27  # of a 35 mm film's picture, mm
+FILM_DIAGONAL = 43.27
+"""Of a picture on 35 mm film, mm."""
 _FOCAL_TAG = "focal_length.35mm_equivalent"  # com.apple.quicktime.camera. stands before it
 _EXIF_IFD, _EXIF_FOCAL = 0x8769, 0xA405
 
@@ -221,7 +222,7 @@ def _from_film(millimetres: float, size: tuple[int, int], source: str) -> Focal 
     """From the focal length that sees as much of a 35 mm film, by the diagonal."""
     if not 5 <= millimetres <= 800:
         return None
-    return Focal(millimetres / _DIAGONAL * float(np.hypot(*size)), f"{source}: {millimetres:g} mm on 35 mm film")
+    return Focal(millimetres / FILM_DIAGONAL * float(np.hypot(*size)), f"{source}: {millimetres:g} mm on 35 mm film")
 
 
 @dataclass
