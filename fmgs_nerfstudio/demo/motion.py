@@ -31,7 +31,7 @@ class Clip:
 
 
 @dataclass
-class _Body:
+class Limbs:
     """Angles in radians over time, by anatomical name; becomes axis-angle at the end."""
 
     frames: int
@@ -82,7 +82,7 @@ def turn(t: Times, rng: np.random.Generator) -> Clip:
 
     `t`: 0..1 over the clip.
     """
-    body, wave = _Body(len(t)), 2 * np.pi * t
+    body, wave = Limbs(len(t)), 2 * np.pi * t
     phase = rng.uniform(0, 2 * np.pi, 6)
     march = np.clip((t - 0.42) / 0.16, 0, 1)
     march = march * march * (3 - 2 * march)
@@ -115,7 +115,7 @@ def turn(t: Times, rng: np.random.Generator) -> Clip:
 
 def walk(t: Times, rng: np.random.Generator) -> Clip:
     """Long strides with straight swinging arms."""
-    body = _Body(len(t))
+    body = Limbs(len(t))
     step = 4 * np.pi * t + rng.uniform(0, 2 * np.pi)
     for side in (0, 1):
         beat = np.sin(step + np.pi * side)
@@ -129,7 +129,7 @@ def walk(t: Times, rng: np.random.Generator) -> Clip:
 
 def dance(t: Times, rng: np.random.Generator) -> Clip:
     """Arms above the shoulders, twists and lunges."""
-    body, wave = _Body(len(t)), 2 * np.pi * t
+    body, wave = Limbs(len(t)), 2 * np.pi * t
     phase = rng.uniform(0, 2 * np.pi, 4)
     for side in (0, 1):
         beat = np.sin(3 * wave + phase[0] + np.pi * side)
@@ -156,7 +156,7 @@ def dance(t: Times, rng: np.random.Generator) -> Clip:
 
 def reach(t: Times, rng: np.random.Generator) -> Clip:
     """Reaching forward and across, kicking."""
-    body, wave = _Body(len(t)), 2 * np.pi * t
+    body, wave = Limbs(len(t)), 2 * np.pi * t
     phase = rng.uniform(0, 2 * np.pi, 3)
     for side in (0, 1):
         far = 0.5 + 0.5 * np.sin(2 * wave + phase[0] + np.pi * side)

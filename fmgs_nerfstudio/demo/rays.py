@@ -22,9 +22,12 @@ class Scene:
         """First hits: `primID` (-1: none), barycentric `u` and `v`, and `tfar` in lengths of the direction."""
         return self._scene.run(*_contiguous(origins, directions), output=True)
 
-    def free(self, origins: Float[Array, "N 3"], directions: Float[Array, "N 3"]) -> Bool[Array, "N"]:
-        """Whether a ray leaves without a hit."""
-        return self._scene.run(*_contiguous(origins, directions), query="OCCLUDED") < 0
+    def free(
+        self, origins: Float[Array, "N 3"], directions: Float[Array, "N 3"], reach: float | None = None
+    ) -> Bool[Array, "N"]:
+        """Whether a ray leaves without a hit, or gets so many lengths of its direction far."""
+        ends = None if reach is None else np.full(len(origins), reach, np.float32)
+        return self._scene.run(*_contiguous(origins, directions), dists=ends, query="OCCLUDED") < 0
 
 
 def _contiguous(origins: Array, directions: Array) -> tuple[Array, Array]:

@@ -129,8 +129,15 @@ class PosedPerson:
         hollow = np.einsum("vi,vi->v", mean @ self.vertices - self.vertices, self.normals)
         return share * (1 - 0.30 * np.tanh(hollow / 0.0006)).astype(np.float32)
 
-    def picture(self, camera: PinholeCamera, background: float = 0.78, exposure: float = 1.0) -> Picture:
-        """Render one view over a plain grey background of that sRGB value; `exposure` multiplies all light."""
+    def picture(
+        self,
+        camera: PinholeCamera,
+        background: float = 0.78,
+        exposure: float = 1.0,
+        room: Float[Array, "H W 3"] | None = None,
+    ) -> Picture:
+        """Render one view over a plain grey background of that sRGB value, or before linear colours of a `room`;
+        `exposure` multiplies all light."""
         rotation, translation = camera.world_to_camera[:3, :3], camera.world_to_camera[:3, 3]
         centre = -rotation.T @ translation
         window = _Window.around(self.vertices, camera)
@@ -150,11 +157,13 @@ class PosedPerson:
         colour = self._shade(material, normal, view, unshadowed, lamp)
 
         covered = window.mean(hit, np.ones(len(hit), np.float32))
-        linear = window.mean(hit, colour) + (1 - covered)[..., None] * background**2.2
-        rgb = np.rint(255 * np.clip(exposure * linear, 0, 1) ** (1 / 2.2)).astype(np.uint8)
+        behind = background**2.2 if room is None else window.cut(room)
+        rgb = _encoded(exposure * (window.mean(hit, colour) + (1 - covered)[..., None] * behind))
         axes = (normal @ rotation.T * [1, -1, -1]).astype(np.float32)
         return Picture(
-            rgb=window.placed(rgb, np.rint(255 * background * exposure ** (1 / 2.2))),
+            rgb=window.placed(rgb, np.rint(255 * background * exposure ** (1 / 2.2)))
+            if room is None
+            else window.over(rgb, _encoded(exposure * room)),
             mask=window.placed(covered),
             depth=window.placed(window.centre(hit, out["tfar"][hit])),  # the rays' z is 1 in the camera
             normal=window.placed(window.centre(hit, axes)),
@@ -216,6 +225,10 @@ def _facing(normal: Float[Array, "N 3"], back: Bool[Array, "N"], view: Float[Arr
     return normal / (np.linalg.norm(normal, axis=1, keepdims=True) + 1e-9)
 
 
+def _encoded(linear: Float[Array, "H W 3"]) -> UInt8[Array, "H W 3"]:
+    return np.rint(255 * np.clip(linear, 0, 1) ** (1 / 2.2)).astype(np.uint8)
+
+
 @dataclass(frozen=True)
 class _Window:
     """The part of an image that the person is in, and its samples: row by row, `_SUB` x `_SUB` per pixel."""
@@ -263,5 +276,13 @@ class _Window:
     def placed(self, values: Array, fill: float = 0) -> Array:
         """The whole image."""
         full = np.full((self.camera.height, self.camera.width, *values.shape[2:]), fill, values.dtype)
-        full[self.low[1] : self.high[1], self.low[0] : self.high[0]] = values
-        return full
+        return self.over(values, full)
+
+    def over(self, values: Array, whole: Array) -> Array:
+        """`whole` with its part replaced, in place."""
+        self.cut(whole)[:] = values
+        return whole
+
+    def cut(self, whole: Array) -> Array:
+        """Its part of a whole image."""
+        return whole[self.low[1] : self.high[1], self.low[0] : self.high[0]]
