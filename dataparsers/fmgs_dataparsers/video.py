@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import av
 import cv2
 import numpy as np
+from av.container import InputContainer
 from av.error import FFmpegError
+from av.video.stream import VideoStream
 
 from fmgs_dataparsers.files import CaptureError, check_solid, images_in
 from fmgs_nerfstudio.console import log
@@ -24,7 +28,7 @@ _COPY = "0_input_video"
 _FORMATS = "mov,avi,matroska"
 _FRAMES = 50_000
 _CACHE = "video_frames"
-_HDR = {16: "PQ, smpte2084", 18: "HLG, arib-std-b67"}
+HDR = {16: "PQ, smpte2084", 18: "HLG, arib-std-b67"}
 """Transfer curves of HDR, by their numbers in ITU-T H.273."""
 _TO_SDR = (
     "zscale=t=linear:npl=100,format=gbrpf32le,zscale=p=bt709,tonemap=hable:desat=0,"
@@ -75,8 +79,6 @@ def extract_frames(video: Path, folder: Path) -> list[Path]:
             if folder.exists():
                 os.replace(folder, aside / "old")
             os.replace(written, folder)
-    except FFmpegError as error:
-        raise CaptureError(f"{video} cannot be read as a video: {error}") from error
     except OSError as error:
         raise CaptureError(
             f"cannot write the frames of {video} to {folder}: {error}. Make {folder.parent} writable, "
@@ -91,21 +93,37 @@ def _stamp(video: Path, folder: Path) -> bytes:
     return json.dumps(content).encode()
 
 
+@contextmanager
+def open_video(video: Path) -> Generator[tuple[InputContainer, VideoStream]]:
+    """A video and its pictures' stream, ready to be decoded.
+
+    Raises:
+        CaptureError: it cannot be read, here or inside the block.
+    """
+    check_solid(video)
+    try:
+        # FFmpeg takes a playlist of any name for a video, and opens what that names, on the network too.
+        with av.open(
+            str(video.absolute()),
+            options={"format_whitelist": _FORMATS, "protocol_whitelist": "file"},
+            metadata_errors="replace",
+        ) as container:
+            if not container.streams.video:
+                raise CaptureError(f"{video} has no pictures in it; copy it again from its source")
+            stream = container.streams.video[0]
+            # None where FFmpeg knows no decoder, though its types do not say so.
+            codec: av.VideoCodecContext | None = stream.codec_context
+            if codec is None:
+                raise CaptureError(f"{video} is in a form that FFmpeg does not decode; convert it to H.264")
+            codec.options = {"max_pixels": str(PIXELS)}
+            yield container, stream
+    except FFmpegError as error:
+        raise CaptureError(f"{video} cannot be read as a video: {error}") from error
+
+
 def _write_frames(video: Path, folder: Path) -> None:
-    # FFmpeg takes a playlist of any name for a video, and opens what that names, on the network too.
-    with av.open(
-        str(video.absolute()),
-        options={"format_whitelist": _FORMATS, "protocol_whitelist": "file"},
-        metadata_errors="replace",
-    ) as container:
-        if not container.streams.video:
-            raise CaptureError(f"{video} has no pictures in it; copy it again from its source")
-        # None where FFmpeg knows no decoder, though its types do not say so.
-        codec: av.VideoCodecContext | None = container.streams.video[0].codec_context
-        if codec is None:
-            raise CaptureError(f"{video} is in a form that FFmpeg does not decode; convert it to H.264")
-        codec.options = {"max_pixels": str(PIXELS)}
-        curve = _HDR.get(codec.color_trc)
+    with open_video(video) as (container, stream):
+        curve = HDR.get(stream.codec_context.color_trc)
         if curve is not None:
             other = video.with_name(f"{video.stem}_sdr.mp4")
             raise CaptureError(
