@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from benchmark_measure import Json, least_ms
 from rich.console import Console
 from rich.table import Table
@@ -11,6 +13,33 @@ _TIMED = ("forward", "forward + backward", "encode", "fit", "frame", "step")
 
 def show(suite: str, rows: list[Json], reached: Json) -> None:
     """Print one suite; times are minimum and median in milliseconds, ratios of minima to ours of the same thing."""
+    console = Console(width=max(100, Console().width))
+    errors = {row["what"]: row["errors"] for row in rows if "errors" in row}
+    if errors:
+        console.print(_error_table(suite, errors))
+    else:
+        console.print(_time_table(suite, rows, reached))
+    for row in rows:
+        if "error" in row:
+            console.print(f"{row['what']}, {row['who']}: {row['error']}", markup=False)
+
+
+def _error_table(suite: str, errors: Mapping[str, Mapping[str, float]]) -> Table:
+    """One line for each measure, one column for each thing that was measured."""
+    table = Table(title=suite)
+    table.add_column("")
+    for what in errors:
+        table.add_column(what, justify="right")
+    for name in next(iter(errors.values())):
+        table.add_row(name, *(_figure(values[name]) for values in errors.values()))
+    return table
+
+
+def _figure(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.3f}" if abs(value) < 1 else f"{value:.1f}"
+
+
+def _time_table(suite: str, rows: list[Json], reached: Json) -> Table:
     table = Table(title=suite)
     for head in ("what", "who", "min", "median", "ours is", "at best"):
         table.add_column(head, justify="left" if head in ("what", "who") else "right")
@@ -23,11 +52,7 @@ def show(suite: str, rows: list[Json], reached: Json) -> None:
     for what, who, least, median, best in lines:
         faster = ratio(what, least) if who != "ours" and least is not None else ""
         table.add_row(what, who, _number(least), _number(median), faster, _number(best))
-    console = Console(width=max(100, Console().width))
-    console.print(table)
-    for row in rows:
-        if "error" in row:
-            console.print(f"{row['what']}, {row['who']}: {row['error']}", markup=False)
+    return table
 
 
 def _number(value: float | None) -> str:

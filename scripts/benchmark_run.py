@@ -28,9 +28,13 @@ class Bench:
         work: folder of the demo captures, kept.
         folder: for the former state and for the jobs' files; the caller removes it.
         former: a commit of this repository, or "none".
+        seeds: of the videos that are tracked.
     """
 
-    def __init__(self, work: Path, folder: Path, former: str, threads: int | None, tiny: bool) -> None:
+    def __init__(
+        self, work: Path, folder: Path, former: str, threads: int | None, tiny: bool, seeds: Sequence[int] = ()
+    ) -> None:
+        self.seeds = seeds
         self.work, self.folder, self.tiny, self.threads = work, folder, tiny, threads or CORES
         self.trees = {"ours": ROOT}
         self.former_commit = None

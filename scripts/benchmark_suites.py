@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmark_measure import Json
 from benchmark_run import CORES, Bench, crowd
+from benchmark_tracking import means
 
 PAPER = {"n_vertices": 30_000, "pixels": 512}
 Peers = tuple[Path, ...]
@@ -134,6 +135,26 @@ def crowded(bench: Bench, peers: Peers) -> list[Json]:
     return found
 
 
+def track(bench: Bench, peers: Peers) -> list[Json]:
+    """Errors of fmgs-track on videos of the demo person, against exact truth; and their mean."""
+    found: dict[str, list[Json]] = {"given": [], "sought": []}
+    rows: list[Json] = []
+    for seed in bench.seeds:
+        video = bench.capture("small", "--video", "--seed", str(seed))
+        job = bench.job("track", video=video, out=str(bench.folder / f"tracked-{seed}"))
+        if "error" in job:
+            rows.append({"what": f"seed {seed}", "who": "ours", "error": job["error"]})
+            continue
+        for focal, errors in job.items():
+            found[focal].append(errors)
+            rows.append({"what": f"seed {seed}, focal length {focal}", "who": "ours", "errors": errors})
+    for focal, errors in found.items():
+        if errors:
+            rows.append({"what": f"mean, focal length {focal}", "who": "ours", "errors": means(errors)})
+    return rows
+
+
 SUITES: dict[str, Callable[[Bench, Peers], list[Json]]] = {
     "render": render, "encode": encode, "step": step, "train": train, "scale": scale, "start": start, "crowd": crowded,
+    "track": track,
 }  # fmt: skip

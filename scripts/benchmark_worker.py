@@ -161,8 +161,15 @@ def train(targets: list[float], every: int, views: int, **options: Any) -> Json:
     return {"seconds": reached, "curve": curve}
 
 
+def track(video: str, out: str) -> Json:
+    """Errors of the tracker on a video of fmgs-demo."""
+    from benchmark_tracking import track_errors  # former states have no tracker
+
+    return track_errors(Path(video), Path(out))
+
+
 KINDS: dict[str, Callable[..., Json]] = {
-    each.__name__: each for each in (rates, render, channels, encode, step, fit, frame, train)
+    each.__name__: each for each in (rates, render, channels, encode, step, fit, frame, train, track)
 }
 
 

@@ -1,13 +1,58 @@
-"""One person, followed from frame to frame."""
+"""One person, followed from frame to frame: found again where they were, and told from other people by their looks."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from math import hypot
 
-from fmgs_nerfstudio.track.networks import Detector, Image, LandmarkNetwork, Look, Region
+import cv2
+import numpy as np
+from fmgs_dataparsers.files import CaptureError
+from jaxtyping import Float
+
+from fmgs_nerfstudio.arrays import Array
+from fmgs_nerfstudio.track.networks import Detection, Detector, Image, LandmarkNetwork, Look, Region
 
 PRESENT = 0.5
-"""The network's word for a person at all."""
+"""The landmark network's word for a person at all."""
+DARK = 30
+"""Grey levels of the brightest twentieth of a frame that shows too little."""
+_JOINTS = [11, 12, 13, 14, 15, 16, 23, 24, 25, 26, 27, 28]  # shoulders, elbows, wrists, hips, knees, ankles
+_CORE = [11, 12, 23, 24, 25, 26, 27, 28]
+_STRANGER = 0.55  # Hellinger distance of colours beyond which somebody is somebody else
+_SPEED = 2.5  # of the hips, heights a second; sprinters do not run across a picture that they fill
+_START, _WAIT = 0.3, 0.25  # heights that the hips may jump besides; seconds after which a region is old
+_LEARNT = 0.05  # share of a frame in the person's colours: front and back differ, and light does
+_SEARCH = 5  # of frames without anybody, one in so many is searched in parts
+
+
+def choose(people: list[Look], size: tuple[int, int], person: str | None) -> Look:
+    """The person that is wanted; by default the largest and most central.
+
+    Args:
+        size: width and height of the image.
+        person: 'left', 'right', or a number that counts from the left, 1 first.
+    """
+    ordered = sorted(people, key=lambda look: look.next.centre[0])
+    if person in ("left", "right"):
+        return ordered[0 if person == "left" else -1]
+    if person is not None:
+        return ordered[int(person) - 1]
+    width, height = size
+
+    def prominence(look: Look) -> float:
+        offset = (look.next.centre - np.array([width, height]) / 2) / max(width, height)
+        return look.next.height * (1 - min(hypot(*offset), 0.8))
+
+    return max(people, key=prominence)
+
+
+def check_person(person: str | None) -> None:
+    """Raises:
+    CaptureError: it is none of the forms that `choose` takes.
+    """
+    if person not in (None, "left", "right") and not (person.isdecimal() and int(person) > 0):
+        raise CaptureError(f"--person is {person!r}; expected left, right, or a number that counts from the left")
 
 
 @dataclass
@@ -16,20 +61,168 @@ class Follower:
 
     detector: Detector
     network: LandmarkNetwork
-    region: Region | None = None
+    person: str | None = None
+    """See `choose`."""
+    last: Region | None = None
+    """Where the person was."""
+    time: float = 0.0
+    """Of `last`, seconds."""
+    colours: Float[Array, "N"] | None = None
+    """The person's, a histogram."""
+    misses: int = 0
+    """Frames since somebody was seen."""
+    notes: list[str] = field(default_factory=list[str])
 
-    def __call__(self, image: Image) -> Look | str:
-        """What is seen of the person, or why nothing is."""
-        look = self.network(image, self.region) if self.region else None
-        if look is None or look.presence < PRESENT:
-            people = self.detector(image)
-            if not people:
-                self.region = None
-                return "nobody is seen"
-            look = self.network(image, people[0].region)
-            look = self.network(image, look.next)  # the detector's region is rough
-        if look.presence < PRESENT:
-            self.region = None
-            return "nobody is seen"
-        self.region = look.next
+    def __call__(self, image: Image, time: float, name: str) -> Look | str:
+        """What is seen of the person, or why the frame cannot be used."""
+        light = float(np.percentile(image[::8, ::8], 95))
+        look = self._look(image, time, name)
+        if look is None:
+            self.misses += 1
+            if light < DARK:
+                return "too dark to see anybody"
+            return "nobody is seen" if self.colours is None else "the person is not seen"
+        self.misses = 0
+        self.last, self.time = look.next, time
+        seen = colours_of(image, look)
+        self.colours = seen if self.colours is None else (1 - _LEARNT) * self.colours + _LEARNT * seen
+        if light < DARK:
+            return "too dark"
+        return outside(look, image) or look
+
+    def forget(self) -> None:
+        """After a cut: the person may be anywhere, and in another light."""
+        self.last, self.misses = None, 0
+
+    def _look(self, image: Image, time: float, name: str) -> Look | None:
+        if self.last is not None and self.misses == 0 and time - self.time <= _WAIT:
+            look = self.network(image, self.last)
+            if look.presence >= PRESENT and self._same(image, look, time):
+                return look
+        people = self.people(image, thorough=self.colours is None or self.misses % _SEARCH == 0)
+        if self.colours is None:
+            return self._first(people, image, name) if people else None
+        same = [look for look in people if self._same(image, look, time)]
+        return min(same, key=lambda look: self._strangeness(image, look), default=None)
+
+    def people(self, image: Image, thorough: bool) -> list[Look]:
+        """Everybody who is seen; `thorough`: small people too."""
+        looks = list[Look]()
+        for detection in search(self.detector, image, thorough):
+            look = self.network(image, detection.region)
+            if look.presence >= PRESENT:
+                look = self.network(image, look.next)  # the detector's region is rough
+            if look.presence >= PRESENT and not any(_overlap(look, other) for other in looks):
+                looks.append(look)
+        return looks
+
+    def _first(self, people: list[Look], image: Image, name: str) -> Look:
+        height, width = image.shape[:2]
+        if self.person is not None and self.person.isdecimal() and int(self.person) > len(people):
+            raise CaptureError(f"--person is {self.person}, but {len(people)} people are seen in {name}")
+        look = choose(people, (width, height), self.person)
+        if len(people) > 1:
+            place = 1 + sum(other.next.centre[0] < look.next.centre[0] for other in people)
+            wanted = f"--person {self.person}" if self.person else "the largest and most central"
+            self.notes.append(
+                f"{len(people)} people are seen in {name}; number {place} from the left is followed ({wanted}); "
+                "--person left, right or a number takes another"
+            )
         return look
+
+    def _same(self, image: Image, look: Look, time: float) -> bool:
+        """Whether this may be the person who is followed: by place and size, and by colours."""
+        if self.last is not None:
+            step = hypot(*(look.next.centre - self.last.centre)) / self.last.height
+            ratio = look.next.height / self.last.height
+            passed = time - self.time
+            if step > _START + _SPEED * passed or (not ratio / (1 + passed) > 1 / 1.5 and ratio < 1.5 * (1 + passed)):
+                return False
+        return self._strangeness(image, look) < _STRANGER
+
+    def _strangeness(self, image: Image, look: Look) -> float:
+        if self.colours is None:
+            return 0.0
+        return float(np.sqrt(max(1 - np.sqrt(self.colours * colours_of(image, look)).sum(), 0)))
+
+
+def search(detector: Detector, image: Image, thorough: bool) -> list[Detection]:
+    """People in the image; in overlapping squares of it where there are none, or all of them if `thorough`: the
+    detector sees the image at 224 pixels, and people lower than a third of that not at all."""
+    found = detector(image)
+    height, width = image.shape[:2]
+    side = min(height, width)
+    for share in (1.0, 0.5):
+        if found and not thorough:
+            break
+        if share == 1.0 and max(height, width) < 1.2 * side:
+            continue
+        found += _in_squares(detector, image, round(share * side))
+        if found:
+            break
+    found.sort(key=lambda detection: -detection.score)
+    kept = list[Detection]()
+    for detection in found:
+        if not any(_same_face(detection, other) for other in kept):
+            kept.append(detection)
+    return kept[:6]
+
+
+def _in_squares(detector: Detector, image: Image, side: int) -> list[Detection]:
+    height, width = image.shape[:2]
+    found = list[Detection]()
+    for top in _starts(height, side):
+        for left in _starts(width, side):
+            corner = np.array([left, top])
+            for detection in detector(image[top : top + side, left : left + side]):
+                region = replace(detection.region, centre=detection.region.centre + corner)
+                found.append(replace(detection, region=region, face=detection.face + np.tile(corner, 2)))
+    return found
+
+
+def _starts(length: int, side: int) -> list[int]:
+    count = max(int(np.ceil((length - side) / (side / 2))) + 1, 1)
+    return np.linspace(0, max(length - side, 0), count).astype(int).tolist()
+
+
+def _same_face(one: Detection, other: Detection) -> bool:
+    size = max(one.face[2] - one.face[0], other.face[2] - other.face[0])
+    return hypot(*(one.face[:2] + one.face[2:] - other.face[:2] - other.face[2:])) / 2 < 0.7 * size
+
+
+def _overlap(one: Look, other: Look) -> bool:
+    """Whether two looks are at the same person: most joints are in the same places."""
+    apart = np.hypot(*(one.landmarks[_JOINTS] - other.landmarks[_JOINTS]).T)
+    return bool(np.median(apart) < 0.12 * one.next.height)
+
+
+def outside(look: Look, image: Image) -> str | None:
+    """Why the frame cannot be used if the person is partly outside of it."""
+    size = np.array(image.shape[1::-1])
+    beyond = ((look.landmarks < 0) | (look.landmarks > size)).any(1)
+    if beyond[_CORE].any() or beyond[_JOINTS].sum() > 1:
+        return "the person is partly outside the picture"
+    return None
+
+
+def colours_of(image: Image, look: Look) -> Float[Array, "N"]:
+    """Histogram of the person's colours: 12 hues by 4 saturations, and 8 greys of what has none; sums to 1."""
+    picture = cv2.cvtColor(look.region.cut(image), cv2.COLOR_BGR2HSV)
+    hue, saturation, value = picture[look.mask > 0.8].T.astype(int)
+    plain = (saturation < 40) | (value < 40)
+    bins = np.where(plain, 48 + value // 32, hue // 15 * 4 + saturation // 64)
+    counts = np.bincount(bins, minlength=56).astype(float)
+    # Neighbouring bins share: light moves colours a little.
+    blurred = cv2.GaussianBlur(counts[:48].reshape(12, 4), (3, 3), 0, borderType=cv2.BORDER_REPLICATE)
+    greys = cv2.GaussianBlur(counts[48:].reshape(8, 1), (1, 3), 0, borderType=cv2.BORDER_REPLICATE)
+    both = np.r_[blurred.ravel(), greys.ravel()]
+    return both / max(both.sum(), 1e-9)
+
+
+def upright_turn(detector: Detector, images: list[Image]) -> int:
+    """Degrees, clockwise, by which the pictures must be turned so that people in them stand; 0 where none is seen."""
+    angles = [found[0].region.angle for image in images if (found := search(detector, image, thorough=False))]
+    if not angles:
+        return 0
+    middle = float(np.angle(np.mean(np.exp(1j * np.array(angles)))))
+    return round(-np.degrees(middle) / 90) % 4 * 90

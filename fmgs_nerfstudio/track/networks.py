@@ -19,7 +19,7 @@ from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.track.records import N_LANDMARKS
 
 WEIGHTS = Path(__file__).parent / "weights"
-DETECTOR, LANDMARKS = "person_detection.onnx", "pose_landmark_full.tflite"
+DETECTOR, LANDMARKS = "person_detection.onnx", "pose_landmark_heavy.tflite"
 SIDE = 256
 """Of the image that the landmark network sees, and of the mask that it gives, pixels."""
 Image = UInt8[Array, "H W 3"]
@@ -48,6 +48,11 @@ class Region:
         """From the middle of the hips and a point above it on the circle that holds the person."""
         across, down = end - hips
         return Region(hips, float(2 * _MARGIN * np.hypot(across, down)), float(np.arctan2(across, -down)))
+
+    @property
+    def height(self) -> float:
+        """Of the person about, in any pose, pixels: they fill the circle inside the margin."""
+        return self.side / _MARGIN
 
     @property
     def rotation(self) -> Float[Array, "2 2"]:
