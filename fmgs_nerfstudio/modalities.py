@@ -71,6 +71,8 @@ class Modality:
     """The maps as people see them: nerfstudio shows and saves those of three channels as colours."""
     terms: Mapping[str, Term] = field(default_factory=dict)
     """Losses of its own, by name."""
+    taught_by: str | None = None
+    """The loss without which its maps say nothing of this person, and are not shown; none: it needs no prior."""
 
 
 def render_modalities(
@@ -223,6 +225,7 @@ MODALITIES: dict[str, Modality] = {
         _normal_maps,
         values=lambda posed, camera: surfel_normals(posed.tangents, camera),
         visualize=lambda maps: maps | {"normal": visualize_normal(maps["normal"])},
+        taught_by="L_n",  # without it they stay the naked body's, where the depth's show the clothes
     ),
     "semantics": Modality(
         ROUTES["semantics"],
@@ -233,5 +236,6 @@ MODALITIES: dict[str, Modality] = {
             "L_s": Term(_semantic_loss, ("semantics",), "semantics"),
             "L_reg": Term(_semantic_regularization, (), "semantics"),
         },
+        taught_by="L_s",
     ),
 }

@@ -53,6 +53,7 @@ from fmgs_nerfstudio.rendering import Camera, outward
 from fmgs_nerfstudio.routes import OPEN, Strategy
 from fmgs_nerfstudio.schedule import Schedule
 from fmgs_nerfstudio.surfels import MeshSurfels, SurfelsConfig, correct
+from fmgs_nerfstudio.taught import Taught
 
 
 @dataclass
@@ -160,6 +161,7 @@ class FMGSModel(Model):
         self.register_load_state_dict_post_hook(lambda model, _: model.set_run_length(int(model.run_length)))
         self.register_buffer("background", torch.tensor(self.kwargs["metadata"]["background"]), persistent=False)
         self.objective = Objective.of(all_terms(), config.weights, self._priors(capture))
+        self.taught = Taught(self.objective.terms.keys())
         self.register_buffer("neighbours", neighbours_of(self.surfels.means), persistent=False)
 
     run_length: Tensor
@@ -190,9 +192,9 @@ class FMGSModel(Model):
         view = Camera.from_nerfstudio(camera).to(self.device)
         avatar = self._avatar_for(camera)
         centre = camera.camera_to_worlds[0, :, 3].to(self.device, non_blocking=True)
-        names = self.objective.modalities if self.training else MODALITIES
+        names = self.objective.modalities if self.training else self.taught.shown
         outputs = self.render(avatar, self.shade(avatar, centre), view, names)
-        return outputs | {"avatar": avatar} if self.training else visualize_outputs(outputs)
+        return outputs | {"avatar": avatar} if self.training else visualize_outputs(outputs, names)
 
     def _avatar_for(self, camera: Cameras) -> Avatar:
         """In the pose that the camera carries (`held_out_poses.refined_views`), else in the capture's that it names."""
@@ -273,6 +275,8 @@ class FMGSModel(Model):
     ) -> list[TrainingCallback]:
         """Keep the step; before the first, learn the length of the run and fit the skinning field to the body."""
         trainer = training_callback_attributes.trainer
+        self.taught.learn(self.objective.terms.keys())
+        self.taught.tell()
 
         def begin(step: int) -> None:
             if self.run_steps == 0 and trainer is not None:
@@ -330,15 +334,17 @@ class FMGSModel(Model):
             available_lpips(self.config.lpips_backbones, self.device),
         )
         rgb, truth = outputs["rgb"].clamp(0, 1), batch["image"].to(self.device)
-        maps = [outputs[name] for name in ("normal", "surface_normal", "semantics")]
+        maps = [outputs[name] for name in ("normal", "surface_normal", "semantics") if name in outputs]
         return metrics, {"img": torch.cat([truth, rgb], 1), "maps": torch.cat(maps, 1)}
 
     def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
         """As torch's, always strict: nerfstudio would fall back to loading half of a checkpoint without a word."""
         try:
-            return super().load_state_dict(state_dict, strict=True, assign=assign)
+            loaded = super().load_state_dict(self.taught.complete(state_dict, "taught."), strict=True, assign=assign)
         except RuntimeError as error:
             raise ValueError(f"the checkpoint does not fit this configuration or capture: {error}") from error
+        self.taught.tell()
+        return loaded
 
     def pose_id(self, camera: Cameras) -> int:
         """The pose that a camera asks for: its own, else by time (the viewer's slider), else the first."""

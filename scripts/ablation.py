@@ -96,6 +96,7 @@ COLUMNS = {
     "lpips": ("LPIPS x1000", 1),
     "mask_iou": ("mask IoU", 4),
     "normal_degrees": ("normals [deg]", 2),
+    "surface_normal_degrees": ("depth normals [deg]", 2),
     "depth_mm": ("depth [mm]", 2),
     "miou": ("mIoU", 3),
     "novel_pose_psnr": ("PSNR, new poses", 2),
@@ -263,7 +264,8 @@ def _write_tables(plan: Plan, out: Path, records: Mapping[str, Record], console:
 
 
 def _write_panel(plan: Plan, out: Path, path: Path, rows: list[str], count: int = 2) -> None:
-    """Truth, RGB, normal, depth normal, semantics of a few held-out views, one line per row (first seed) and view."""
+    """Truth, RGB, normal, depth normal, semantics of a few held-out views, one line per row (first seed) and view; of
+    the maps those that the row trained."""
     lines = []
     for i in range(count):
         for row in rows:
@@ -277,7 +279,9 @@ def _write_panel(plan: Plan, out: Path, path: Path, rows: list[str], count: int 
             cv2.putText(line, row, (6, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), 1, cv2.LINE_AA)
             lines.append(line)
     with atomic_path(path) as temporary:
-        write_image(temporary, np.vstack(lines))
+        width = max(line.shape[1] for line in lines)
+        padded = [np.pad(line, ((0, 0), (0, width - line.shape[1]), (0, 0))) for line in lines]
+        write_image(temporary, np.vstack(padded))
 
 
 if __name__ == "__main__":

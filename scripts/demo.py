@@ -20,6 +20,7 @@ _TITLES = {
     "ssim": "SSIM",
     "mask_iou": "mask IoU",
     "normal_degrees": "normal error [degrees]",
+    "surface_normal_degrees": "normal error of the depth [degrees]",
     "depth_mm": "depth error [mm]",
     "miou": "semantic mIoU",
 }

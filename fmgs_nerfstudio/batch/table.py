@@ -24,6 +24,7 @@ COLUMNS = {
     "lpips": ("LPIPS x1000 ↓", 2),
     "mask_iou": ("mask IoU ↑", 4),
     "normal_degrees": ("normals [°] ↓", 2),
+    "surface_normal_degrees": ("depth normals [°] ↓", 2),
     "depth_mm": ("depth [mm] ↓", 1),
     "miou": ("mIoU ↑", 3),
 }

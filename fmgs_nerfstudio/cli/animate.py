@@ -16,7 +16,7 @@ from rich.progress import track
 from fmgs_nerfstudio.cli.errors import in_one_line
 from fmgs_nerfstudio.evaluation.pictures import VIDEO_SUFFIXES, Image, write_mp4
 from fmgs_nerfstudio.evaluation.runs import RunError, open_run
-from fmgs_nerfstudio.export.animation import OutputName, perform, write_pngs
+from fmgs_nerfstudio.export.animation import OutputName, perform, refuse_untaught, write_pngs
 from fmgs_nerfstudio.files import ensure_writable
 from fmgs_nerfstudio.frozen import FrozenAvatar
 from fmgs_nerfstudio.motion.cameras import CameraName, capture_camera, watch
@@ -43,7 +43,7 @@ class Animate:
     frames: Path | None = None
     """Folder to write PNGs to: 000000.png and so on."""
     outputs: tuple[OutputName, ...] = ("rgb",)
-    """Maps to show side by side: rgb depth normal surface_normal semantics accumulation."""
+    """Maps to show side by side: rgb depth surface_normal accumulation, and if trained, normal semantics."""
     camera: CameraName = "follow"
     """fixed: the capture's camera. follow: it moves with the person. orbit: it circles the person."""
     seconds_per_turn: float = 8.0
@@ -77,6 +77,7 @@ def run(animate: Animate) -> None:
     _check(animate)
     motion = None if animate.motion is None else read_motion(animate.motion, animate.reading)
     opened = open_run(animate.run, animate.data)
+    refuse_untaught(opened.model, animate.outputs)
     avatar = FrozenAvatar(opened.model, animate.clamp_pose_input)
     body, capture = avatar.model.canonical, avatar.model.kwargs["metadata"]["capture"]
     avatar.model.light = relit(avatar.model.light, animate.relight, capture)

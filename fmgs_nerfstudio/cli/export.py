@@ -38,7 +38,7 @@ class Export:
     """Write a trained avatar for other programs: avatar_splats.ply, avatar.glb, avatar.obj or avatar.ply.
 
     splats: what splat viewers open, fitted to look there as the avatar does here. glb: the learned surface with 24
-    joints, baked colours, parts (attribute _PART) and animations. obj, ply: the mesh with vertex colours.
+    joints, baked colours, trained parts (attribute _PART) and animations. obj, ply: the mesh with vertex colours.
     """
 
     run: Annotated[Path, tyro.conf.Positional]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TypeVar
@@ -24,7 +24,14 @@ from fmgs_nerfstudio.pipeline import FMGSPipeline
 
 _T = TypeVar("_T")
 Image = UInt8[Array, "H W 3"]
-_COLUMNS = ("truth", "rgb", "depth", "normal", "depth normal", "semantics")
+_COLUMNS = {
+    "rgb": "rgb",
+    "depth": "depth",
+    "normal": "normal",
+    "surface_normal": "depth normal",
+    "semantics": "semantics",
+}
+"""Output maps, and their titles."""
 
 
 def show_run(config: Path, sheet: Path, video: Path) -> None:
@@ -37,17 +44,17 @@ def show_run(config: Path, sheet: Path, video: Path) -> None:
 
 
 def held_out_sheet(pipeline: FMGSPipeline, rows: int = 5) -> Image:
-    """One row per held-out image, spread over all: truth, RGB, depth, normal, depth normal, semantics."""
+    """One row per held-out image, spread over all: truth, RGB, depth, normal, depth normal, semantics; of the maps
+    those that were trained."""
     loaders = [pipeline.datamanager.eval_loader(split) for split in ("novel_view", "novel_pose")]
     pairs = [pair for loader in loaders for pair in _spread(list(loader), (rows + 1) // 2)][:rows]
-    strips = []
+    strips, titles = [], ["truth"]
     for camera, batch in pairs:
         maps = pipeline.model.get_outputs_for_camera(camera)
-        strips.append(np.hstack([_bytes(batch["image"]), *(picture(name, maps) for name in _OUTPUTS)]))
-    return np.vstack([_header(strips[0].shape[1] // len(_COLUMNS)), *strips])
-
-
-_OUTPUTS = ("rgb", "depth", "normal", "surface_normal", "semantics")
+        shown = [name for name in _COLUMNS if name in maps]
+        titles = ["truth", *(_COLUMNS[name] for name in shown)]
+        strips.append(np.hstack([_bytes(batch["image"]), *(picture(name, maps) for name in shown)]))
+    return np.vstack([_header(titles, strips[0].shape[1] // len(titles)), *strips])
 
 
 def picture(name: str, maps: dict[str, Float[Tensor, "H W C"]], depths: tuple[float, float] | None = None) -> Image:
@@ -69,7 +76,8 @@ TURN_FRAMES = 72
 
 @torch.no_grad()
 def turnaround(pipeline: FMGSPipeline) -> Iterable[Image]:
-    """The person of the first training frame seen from all around: RGB, normal and semantics side by side."""
+    """The person of the first training frame seen from all around: RGB, normal and semantics side by side; where the
+    surfels' normals were not trained, those of the depth."""
     model = pipeline.model
     assert isinstance(model, FMGSModel)
     source = pipeline.datamanager.train_dataset.cameras[0:1].to(model.device)
@@ -78,7 +86,8 @@ def turnaround(pipeline: FMGSPipeline) -> Iterable[Image]:
     for i in range(TURN_FRAMES):
         camera = orbit(source, centre, up, 2 * np.pi * i / TURN_FRAMES)
         maps = model.get_outputs_for_camera(camera)
-        yield np.hstack([picture(name, maps) for name in ("rgb", "normal", "semantics")])
+        names = ("rgb", "normal" if "normal" in maps else "surface_normal", "semantics")
+        yield np.hstack([picture(name, maps) for name in names if name in maps])
 
 
 def orbit(camera: Cameras, centre: Float[Tensor, "3"], up: Float[Tensor, "3"], angle: float) -> Cameras:
@@ -119,8 +128,8 @@ def _bytes(image: Float[Tensor, "H W 3"]) -> Image:
     return (image.clamp(0, 1) * 255).round().byte().cpu().numpy()
 
 
-def _header(width: int) -> Image:
-    header = np.zeros((24, width * len(_COLUMNS), 3), np.uint8)
-    for i, title in enumerate(_COLUMNS):
+def _header(titles: Sequence[str], width: int) -> Image:
+    header = np.zeros((24, width * len(titles), 3), np.uint8)
+    for i, title in enumerate(titles):
         cv2.putText(header, title, (i * width + 6, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), 1, cv2.LINE_AA)
     return header

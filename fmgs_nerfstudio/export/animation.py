@@ -12,8 +12,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fmgs_nerfstudio.evaluation.pictures import Image, picture
+from fmgs_nerfstudio.evaluation.runs import RunError
 from fmgs_nerfstudio.files import atomic_path, write_image
 from fmgs_nerfstudio.frozen import FrozenAvatar
+from fmgs_nerfstudio.model import FMGSModel
 from fmgs_nerfstudio.motion.motion import Motion
 from fmgs_nerfstudio.rendering import Camera
 
@@ -26,6 +28,15 @@ _MODALITY: dict[OutputName, str] = {
     "normal": "normal",
     "semantics": "semantics",
 }
+
+
+def refuse_untaught(model: FMGSModel, outputs: Sequence[OutputName]) -> None:
+    """Raises a RunError where training did not teach what is asked for."""
+    if untaught := [output for output in outputs if _MODALITY[output] in model.taught.hidden]:
+        raise RunError(
+            f"--outputs {' '.join(untaught)}: this avatar was trained without what teaches it (no prior maps, or "
+            "weights of 0). Ask for rgb, depth or surface_normal; or make prior maps with fmgs-priors and train again"
+        )
 
 
 def perform(

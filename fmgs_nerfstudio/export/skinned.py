@@ -33,7 +33,7 @@ def write_skinned(
     """Write the mesh with its four largest weights per vertex, 24 joints, and one animation per motion.
 
     Colours are drawn as they are, or, where they are albedo (`lit_by_viewer`), by the program's own light. The class
-    of each vertex is the attribute `_PART`; its names are in the mesh's extras.
+    of each vertex, if it was trained, is the attribute `_PART`; its names are in the mesh's extras.
     """
     buffer = Buffer()
     primitive = _primitive(mesh, buffer)
@@ -46,12 +46,13 @@ def write_skinned(
     }
     if not lit_by_viewer:
         material["extensions"] = {"KHR_materials_unlit": {}}
+    extras = {} if mesh.parts is None else {"extras": {"parts": list(CLASSES)}}
     content: dict[str, Any] = {
         "extensionsUsed": list(material.get("extensions", ())),
         "scene": 0,
         "scenes": [{"nodes": [_MESH_NODE, _FIRST_JOINT]}],
         "nodes": [{"name": "avatar", "mesh": 0, "skin": 0}, *_skeleton(parents, rest)],
-        "meshes": [{"name": "avatar", "primitives": [primitive], "extras": {"parts": list(CLASSES)}}],
+        "meshes": [{"name": "avatar", "primitives": [primitive], **extras}],
         "materials": [material],
         "skins": [
             {
@@ -95,8 +96,9 @@ def _primitive(mesh: LearnedMesh, buffer: Buffer) -> dict[str, Any]:
         "COLOR_0": buffer.add(to_linear(mesh.colours.numpy(force=True)), "vertices"),
         "JOINTS_0": buffer.add(joints, "vertices"),
         "WEIGHTS_0": buffer.add(weights, "vertices"),
-        "_PART": buffer.add(mesh.parts.numpy(force=True).astype(np.float32), "vertices"),
     }
+    if mesh.parts is not None:
+        attributes["_PART"] = buffer.add(mesh.parts.numpy(force=True).astype(np.float32), "vertices")
     indices = buffer.add(mesh.faces.numpy(force=True).astype(np.uint32).ravel(), "indices")
     return {"attributes": attributes, "indices": indices, "material": 0}
 

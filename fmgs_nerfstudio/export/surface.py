@@ -4,7 +4,7 @@ labelled and skinned by the fields."""
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,8 +28,8 @@ class LearnedMesh(NamedTuple):
     weights: Float[Tensor, "V 24"]
     colours: Float[Tensor, "V 3"]
     """As in images (sRGB), 0..1."""
-    parts: Int[Tensor, "V"]
-    """Ids of the 28 classes."""
+    parts: Int[Tensor, "V"] | None
+    """Ids of the 28 classes, if they were trained."""
 
     def posed(self, B: Float[Tensor, "24 4 4"]) -> Float[Tensor, "V 3"]:
         """Vertices in the world, by bones from canonical space."""
@@ -69,8 +69,10 @@ def learned_mesh(model: FMGSModel, avatar: Avatar) -> LearnedMesh:
         return torch.cat([around(values, model.template.faces.to(model.device), count), values])
 
     colours = at_vertices(mean_colours(look_around(model, avatar)))
-    shares = at_vertices(avatar.distilled["semantics"].values.softmax(-1))
-    return LearnedMesh(vertices, faces, model.skinning(vertices), colours.clamp(0, 1), shares.argmax(-1))
+    parts = None
+    if "semantics" in model.taught.shown:
+        parts = at_vertices(avatar.distilled["semantics"].values.softmax(-1)).argmax(-1)
+    return LearnedMesh(vertices, faces, model.skinning(vertices), colours.clamp(0, 1), parts)
 
 
 def around(values: Float[Tensor, "F C"], faces: Int[Tensor, "F 3"], count: int) -> Float[Tensor, "V C"]:
@@ -81,13 +83,14 @@ def around(values: Float[Tensor, "F C"], faces: Int[Tensor, "F 3"], count: int) 
 
 
 def write_mesh(mesh: LearnedMesh, vertices: Float[Tensor, "V 3"], path: Path) -> None:
-    """`.obj` with vertex colours, or `.ply` with colours and the class id as the vertex property `part`."""
+    """`.obj` with vertex colours, or `.ply` with colours and the class id, where trained, as the property `part`."""
     colours = (mesh.colours * 255).round().byte().numpy(force=True)
+    labels: dict[str, Any] = {} if mesh.parts is None else {"part": mesh.parts.numpy(force=True).astype(np.int32)}
     made = trimesh.Trimesh(
         vertices.numpy(force=True),
         mesh.faces.numpy(force=True),
         vertex_colors=colours,
-        vertex_attributes={"part": mesh.parts.numpy(force=True).astype(np.int32)},
+        vertex_attributes=labels,
         process=False,
     )
     with atomic_path(path) as temporary:

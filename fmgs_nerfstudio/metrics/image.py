@@ -19,13 +19,13 @@ def image_metrics(
     networks: Networks | None = None,
 ) -> dict[str, float]:
     """psnr (dB), ssim, lpips (times 1000) under the paper's protocol for data of this `split` (`Capture.protocol`);
-    the measures of other papers (`protocols.MEASURES`); mask_iou; and normal_degrees, depth_mm, miou where `batch` has
-    the exact maps.
+    the measures of other papers (`protocols.MEASURES`); mask_iou; and where `batch` has the exact maps depth_mm,
+    surface_normal_degrees (of normals from depth), and normal_degrees and miou of outputs that were trained.
 
-    `outputs` as `compose_outputs` makes them; `batch`: image [H, W, 3] and mask [H, W, 1], on the same `background`;
-    `bound` [H, W, 1] for the measures that look at the posed body's box; `truth_normal`, `truth_depth`,
-    `truth_semantics`. `networks`: LPIPS is left out for those that are not there. Normals and depth count where truth
-    and rendering both cover more than half a pixel.
+    `outputs` as `compose_outputs` makes them of the modalities that are shown; `batch`: image [H, W, 3] and mask
+    [H, W, 1], on the same `background`; `bound` [H, W, 1] for the measures that look at the posed body's box;
+    `truth_normal`, `truth_depth`, `truth_semantics`. `networks`: LPIPS is left out for those that are not there.
+    Normals and depth count where truth and rendering both cover more than half a pixel.
     """
     device = outputs["rgb"].device
     there = {name: value.to(device) for name, value in batch.items()}
@@ -37,9 +37,14 @@ def image_metrics(
     if "truth_normal" in batch:
         truth = {name: there[f"truth_{name}"] for name in ("normal", "depth", "semantics")}
         both = covered & person & (truth["depth"] > 0)
-        metrics["normal_degrees"] = angle_degrees(outputs["normal"][both], truth["normal"][both])
+        metrics |= {
+            f"{name}_degrees": angle_degrees(outputs[name][both], truth["normal"][both])
+            for name in ("normal", "surface_normal")
+            if name in outputs
+        }
         metrics["depth_mm"] = float((outputs["depth"][..., 0] - truth["depth"])[both].abs().mean() * 1000)
-        metrics["miou"] = mean_iou(outputs["logits"].argmax(-1), truth["semantics"].long())
+        if "logits" in outputs:
+            metrics["miou"] = mean_iou(outputs["logits"].argmax(-1), truth["semantics"].long())
     return metrics
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fmgs_nerfstudio.fields.light import Light
 from fmgs_nerfstudio.kernels.compiled import uninterrupted
-from fmgs_nerfstudio.modalities import MODALITIES, Pictures, visualize_outputs
+from fmgs_nerfstudio.modalities import Pictures, visualize_outputs
 from fmgs_nerfstudio.model import FMGSModel
 from fmgs_nerfstudio.relighting import LightError, relit
 from fmgs_nerfstudio.rendering import Camera
@@ -23,7 +23,7 @@ from fmgs_nerfstudio.viewer.address import tell_true_port
 from fmgs_nerfstudio.viewer.first_view import FirstView
 from fmgs_nerfstudio.viewer.frame_overlay import capture_view, frame_seen_from
 from fmgs_nerfstudio.viewer.loop import ViewerLoop
-from fmgs_nerfstudio.viewer.parts import classes_of
+from fmgs_nerfstudio.viewer.parts import Parts, classes_of
 from fmgs_nerfstudio.viewer.pose import SmplPose, joint_frames
 from fmgs_nerfstudio.viewer.state import ViewerState
 
@@ -38,7 +38,7 @@ class AvatarViewer(ViewerControl):
     def __init__(self, model: FMGSModel) -> None:
         capture: Capture = model.kwargs["metadata"]["capture"]
         self._model, self.capture = model, capture
-        self.state = ViewerState(capture, model.canonical, model.poses, model.light is not None)
+        self.state = ViewerState(capture, model.canonical, model.poses, model.light is not None, model.taught)
         self.first_view = FirstView.of(capture, model.poses.transl + model.canonical.joints[0])
         self.frames = {(frame.camera, frame.pose_id): frame for split in capture.splits.values() for frame in split}
         self._image = functools.lru_cache(maxsize=2)(self._read_image)
@@ -53,10 +53,10 @@ class AvatarViewer(ViewerControl):
         ViewerLoop(self.state, self.first_view, viewer).start()
 
     def render(self, camera: Cameras) -> Pictures:
-        """All maps as people see them, for a camera of the viewer."""
-        model, state = self._model, self.state
+        """All maps that were trained, as people see them, for a camera of the viewer."""
+        model, state, shown = self._model, self.state, self._model.taught.shown
         view, centre = Camera.from_nerfstudio(camera), camera.camera_to_worlds[0, :, 3]
-        pose, parts = state.wanted(model.pose_id(camera)), state.parts
+        pose, parts = state.wanted(model.pose_id(camera)), state.parts if state.has_parts else Parts()
         if pose.captured and pose.pose_id is not None:
             avatar = model.pose_avatar(pose.pose_id)
         else:
@@ -64,7 +64,7 @@ class AvatarViewer(ViewerControl):
         classes = classes_of(avatar)
         avatar = avatar.with_opacities(parts.show(avatar.opacities, classes))
         rgb = parts.paint(model.shade(avatar, centre, self._light()), classes)
-        pictures = visualize_outputs(model.render(avatar, rgb, view, MODALITIES))
+        pictures = visualize_outputs(model.render(avatar, rgb, view, shown), shown)
         state.shown = pose
         return self._with_frame(pictures, view, pose)
 

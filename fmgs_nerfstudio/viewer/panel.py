@@ -102,21 +102,23 @@ class Panel:
         self._on(self.frame, self._choose_frame)
 
     def _add_parts(self) -> None:
-        gui = self.gui
-        if not self.state.has_parts:
-            gui.add_markdown("The capture has no parsing maps to learn parts from: these mean nothing.")
-        self.part = gui.add_dropdown("Part", CLASSES[1:], "Upper_Clothing", hint="By the learned semantics")
+        gui, none = self.gui, not self.state.has_parts
+        if none:
+            gui.add_markdown("Trained without parsing maps (`fmgs-priors`): there are no parts to choose.")
+        hint = "By the learned semantics"
+        self.part = gui.add_dropdown("Part", CLASSES[1:], "Upper_Clothing", disabled=none, hint=hint)
         self.part.on_update(lambda _: self._show_part())
-        self.hide = gui.add_checkbox("Hide", False)
+        self.hide = gui.add_checkbox("Hide", False, disabled=none)
         self._on(self.hide, lambda: self._set_parts(self.state.parts.with_hidden(self.selected_part, self.hide.value)))
         red, green, blue = (int(value) for value in PALETTE[CLASSES.index("Upper_Clothing")])
-        self.colour = gui.add_rgb("Colour", (red, green, blue))
-        self.strength = gui.add_slider("Strength", 0.0, 1.0, 0.05, 0.0, hint="0: as it is; 1: the colour, shaded")
+        self.colour = gui.add_rgb("Colour", (red, green, blue), disabled=none)
+        hint = "0: as it is; 1: the colour, shaded"
+        self.strength = gui.add_slider("Strength", 0.0, 1.0, 0.05, 0.0, disabled=none, hint=hint)
         for control in (self.colour, self.strength):
             self._on(control, self._paint)
-        only = gui.add_button("Only this part", icon=viser.Icon.FOCUS_2)
+        only = gui.add_button("Only this part", icon=viser.Icon.FOCUS_2, disabled=none)
         only.on_click(self._act(lambda: self._set_parts(self.state.parts.only(self.selected_part))))
-        reset = gui.add_button("Reset parts", icon=viser.Icon.ARROW_BACK_UP)
+        reset = gui.add_button("Reset parts", icon=viser.Icon.ARROW_BACK_UP, disabled=none)
         reset.on_click(self._act(lambda: self._set_parts(Parts())))
 
     def _add_scene(self) -> None:

@@ -16,6 +16,7 @@ from fmgs_nerfstudio.body.pose_table import PoseTable
 from fmgs_nerfstudio.motion.motion import Motion, MotionError
 from fmgs_nerfstudio.motion.readers import of_capture, read_motion
 from fmgs_nerfstudio.relighting import LightError, Relighting, read_map
+from fmgs_nerfstudio.taught import Taught
 from fmgs_nerfstudio.viewer.frame_overlay import FrameOverlay
 from fmgs_nerfstudio.viewer.parts import Parts
 from fmgs_nerfstudio.viewer.pose import SmplPose, pose_at
@@ -40,8 +41,10 @@ class ViewerState:
         message: what went wrong last, for people.
     """
 
-    def __init__(self, capture: Capture, body: CanonicalBody, poses: PoseTable, has_light: bool) -> None:
-        self.capture, self.body, self.poses, self.has_light = capture, body, poses, has_light
+    def __init__(
+        self, capture: Capture, body: CanonicalBody, poses: PoseTable, has_light: bool, taught: Taught
+    ) -> None:
+        self.capture, self.body, self.poses, self.has_light, self.taught = capture, body, poses, has_light, taught
         self.source: Source = "time slider"
         self.motion: Motion | None = None
         self.frame = 0
@@ -54,8 +57,8 @@ class ViewerState:
 
     @property
     def has_parts(self) -> bool:
-        """There were parsing maps to learn body parts from."""
-        return self.capture.priors is not None and "semantics" in self.capture.priors.kinds
+        """Body parts were learned."""
+        return "semantics" in self.taught.shown
 
     @property
     def motion_length(self) -> int:

@@ -16,6 +16,7 @@ from torch import nn
 
 from fmgs_nerfstudio.fields.light import Light
 from fmgs_nerfstudio.fields.skinning import fit_to_surface
+from fmgs_nerfstudio.modalities import all_terms
 from fmgs_nerfstudio.model import FMGSModel, FMGSModelConfig
 
 
@@ -35,6 +36,7 @@ def small_avatar() -> FMGSModel:
         nn.init.uniform_(volume.table, -1, 1)
     for correction in model.poses.corrections:
         nn.init.normal_(correction, std=0.02)
+    model.taught.learn(all_terms())  # as if there had been prior maps
     fit_to_surface(model.skinning, model.surface, 60, torch.Generator().manual_seed(0))
     return model.eval()
 

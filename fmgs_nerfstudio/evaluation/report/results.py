@@ -24,7 +24,7 @@ from fmgs_nerfstudio.model import FMGSModel
 from fmgs_nerfstudio.rendering import Camera
 
 MAPS = ("depth", "normal", "surface_normal", "semantics")
-"""Beside the colours, as in the paper's Fig. 3 and 4."""
+"""Beside the colours, as in the paper's Fig. 3 and 4; those that were not trained are left out."""
 
 SPLITS: tuple[Split | None, ...] = ("novel_view", "novel_pose", None)
 """None: images of training, where the capture holds nothing out."""
@@ -161,7 +161,8 @@ def _render(run: Run, index: int) -> dict[str, torch.Tensor]:
 def _panel(run: Run, view: ViewResult) -> Panel:
     maps, batch = _render(run, view.index), run.pipeline.datamanager.cached_eval.get(view.index)
     truth = picture("image", {"image": batch["image"]})
-    return Panel(view, png(truth), png(picture("rgb", maps)), {name: png(picture(name, maps)) for name in MAPS})
+    drawn = {name: png(picture(name, maps)) for name in MAPS if name in maps}
+    return Panel(view, png(truth), png(picture("rgb", maps)), drawn)
 
 
 def _at_rest(model: FMGSModel, size: int = 400) -> dict[str, bytes]:
@@ -175,8 +176,8 @@ def _at_rest(model: FMGSModel, size: int = 400) -> dict[str, bytes]:
     viewmat[:3, :3], viewmat[:3, 3] = R, -R @ ((low + high) / 2 + torch.tensor([0.0, 0.0, distance]))
     K = torch.tensor([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1]])
     camera = Camera(viewmat.to(model.device), K.to(model.device), size, size)
-    maps = avatar.render(avatar.at_rest(), camera, ["colour", "depth", "normal", "semantics"])
-    return {name: png(picture(name, maps)) for name in ("rgb", *MAPS)}
+    maps = avatar.render(avatar.at_rest(), camera, model.taught.shown)
+    return {name: png(picture(name, maps)) for name in ("rgb", *MAPS) if name in maps}
 
 
 def png(image: Image) -> bytes:
@@ -199,5 +200,6 @@ def _facts(run: Run) -> dict[str, str]:
         "image size": f"{width} x {height}",
         "training steps": f"{model.step + 1:,}",
         "surfels": f"{len(model.template.faces):,}",
+        **({"not trained, not shown": ", ".join(model.taught.hidden)} if model.taught.hidden else {}),
         "evaluated on": f"{device}, {torch.get_num_threads()} threads" if device == "CPU" else device,
     }

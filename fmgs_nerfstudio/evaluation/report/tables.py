@@ -17,6 +17,7 @@ _COLUMNS = {"psnr": ("PSNR ↑", 2), "ssim": ("SSIM ↑", 4), "lpips": ("LPIPS �
 _MAPS = {
     "mask_iou": ("mask IoU ↑", 4),
     "normal_degrees": ("normals [°] ↓", 2),
+    "surface_normal_degrees": ("depth normals [°] ↓", 2),
     "depth_mm": ("depth [mm] ↓", 1),
     "miou": ("mIoU ↑", 3),
 }
