@@ -69,6 +69,6 @@ def test_a_page_says_what_was_left_out(tracked: tuple[Overlays, Fits, np.ndarray
     overlays, fits, _ = tracked
     png = cv2.imencode(".png", overlays.sheet()[0])[1].tobytes()
     facts = facts_of(fits, overlays.sightings)
-    page = html_page("a <clip>", facts, ["the camera moves"], {"too dark": "frames 3, 4"}, png, chart(overlays))
-    for words in ("a &lt;clip&gt;", "the camera moves", "too dark", "frames 3, 4", "overlay.mp4", *facts):
+    page = html_page("a <clip>", facts, ["the camera moves"], ["too dark: frames 3, 4"], png, chart(overlays))
+    for words in ("a &lt;clip&gt;", "the camera moves", "too dark: frames 3, 4", "overlay.mp4", *facts):
         assert words in page

@@ -64,7 +64,7 @@ def html_page(
     name: str,
     facts: Mapping[str, str],
     remarks: Sequence[str],
-    left_out: Mapping[str, str],
+    left_out: Sequence[str],
     sheet: bytes,
     curves: bytes,
 ) -> str:
@@ -73,7 +73,7 @@ def html_page(
     Args:
         facts: lines of a table.
         remarks: what a user should know before training.
-        left_out: frames that were not used, by reason.
+        left_out: a line for each reason that frames were not used for.
         sheet, curves: PNG files.
     """
     return render(
