@@ -101,6 +101,8 @@ def _state(follower: Follower, scene: Scene) -> dict[str, Array]:
         state["last"] = np.array([*follower.last.centre, follower.last.side, follower.last.angle])
     if follower.colours is not None:
         state["colours"] = follower.colours
+    if follower.recent is not None:
+        state["recent"] = follower.recent
     if scene.grey is not None and scene.clear is not None:
         state |= {"grey": scene.grey, "clear": scene.clear}
     return state
@@ -108,7 +110,7 @@ def _state(follower: Follower, scene: Scene) -> dict[str, Array]:
 
 def _restore(content: dict[str, Array], follower: Follower, scene: Scene) -> None:
     follower.time, follower.misses = float(content["follower"][0]), int(content["follower"][1])
-    follower.colours = content.get("colours")
+    follower.colours, follower.recent = content.get("colours"), content.get("recent")
     scene.shift, scene.told = float(content["scene"][0]), int(content["scene"][1])
     scene.path, scene.grey, scene.clear = content["path"], content.get("grey"), content.get("clear")
     if "last" in content:
