@@ -23,7 +23,7 @@ FIRST_TO_MEASURE = 30
 _SOLE = 0.02  # metres that shoes keep the body above the ground
 _BLEND = 0.35  # seconds from one act to the next
 _SECONDS = 1.25  # of an act, about
-_STEP = 0.02  # metres; a foot so much higher than the other carries a third as much
+_CONTACT = 0.008  # metres; a point so much higher than the lowest carries a third as much
 
 Times = Float[Array, "T"]
 Angles = dict[str, Times]
@@ -63,7 +63,7 @@ def _rise(u: Times, beats: float = 1.0) -> Times:
 
 def turn(u: Times, draw: Draw) -> Angles:
     """Small steps; the turn itself is in the yaw of the clip."""
-    beat = np.sin(2 * np.pi * (3 + draw.beats) * u + draw.phase)
+    beat = np.sin(2 * np.pi * (2 + draw.beats) * u + draw.phase)
     return {"lift_0": 0.35 * beat.clip(0), "knee_0": 0.6 * beat.clip(0), "lift_1": 0.35 * (-beat).clip(0),
             "knee_1": 0.6 * (-beat).clip(0), "swing_0": -0.2 * beat, "swing_1": 0.2 * beat,
             "lower_0": 1.05 - 0.25 * draw.much * np.sin(np.pi * u), "elbow_0": 0.4 + 0 * u}  # fmt: skip
@@ -87,7 +87,7 @@ def squat(u: Times, draw: Draw) -> Angles:
     """Down and up, arms forward."""
     low, arms = draw.much * _rise(u), 1.4 * _rise(u)
     return {"lift_0": 1.35 * low, "lift_1": 1.35 * low, "knee_0": 1.75 * low, "knee_1": 1.75 * low,
-            "apart_0": 0.12 + 0.15 * low, "apart_1": 0.12 + 0.15 * low, "bend": 0.04 + 0.45 * low,
+            "apart_0": 0.07 + 0.04 * low, "apart_1": 0.07 + 0.04 * low, "bend": 0.04 + 0.45 * low,
             "swing_0": arms, "swing_1": arms, "elbow_0": 0.15 + 0 * u, "elbow_1": 0.15 + 0 * u}  # fmt: skip
 
 
@@ -129,11 +129,14 @@ def kick(u: Times, draw: Draw) -> Angles:
 
 
 def jack(u: Times, draw: Draw) -> Angles:
-    """Arms over the head while the legs go apart."""
-    out = _rise(u, 2)
-    return {"lower_0": 1.27 - 2.2 * draw.much * out, "lower_1": 1.27 - 2.2 * draw.much * out,
-            "apart_0": 0.05 + 0.38 * out, "apart_1": 0.05 + 0.38 * out,
-            "knee_0": 0.1 + 0.3 * out * (1 - out), "knee_1": 0.1 + 0.3 * out * (1 - out)}  # fmt: skip
+    """Arms over the head, twice, while one leg and then the other steps out and back."""
+    up, beat = _rise(u, 2), np.sin(2 * np.pi * u)
+    angles: Angles = {"lower_0": 1.27 - 2.2 * draw.much * up, "lower_1": 1.27 - 2.2 * draw.much * up}
+    for side, out in ((draw.side, beat.clip(0)), (draw.other, (-beat).clip(0))):
+        moving = 4 * out * (1 - out)
+        angles |= {f"apart_{side}": 0.07 + 0.4 * out, f"lift_{side}": 0.04 + 0.25 * moving,
+                   f"knee_{side}": 0.08 + 0.5 * moving}  # fmt: skip
+    return angles
 
 
 def bow(u: Times, draw: Draw) -> Angles:
@@ -156,9 +159,9 @@ def box(u: Times, draw: Draw) -> Angles:
 def stretch(u: Times, draw: Draw) -> Angles:
     """One arm over the head, the body bent to the other side, that hand on the hip."""
     far, away = _rise(u), 1.0 if draw.side == 0 else -1.0
-    return {f"lower_{draw.side}": 1.27 - 2.4 * far, "lean": -0.5 * draw.much * away * far, "apart_0": 0.07 + 0.15 * far,
-            "apart_1": 0.07 + 0.15 * far, f"lower_{draw.other}": 1.27 - 0.45 * far,
-            f"elbow_{draw.other}": 0.22 + 1.3 * far, f"twist_{draw.other}": 0.9 * far}  # fmt: skip
+    return {f"lower_{draw.side}": 1.27 - 2.4 * far, "lean": -0.5 * draw.much * away * far,
+            f"lower_{draw.other}": 1.27 - 0.45 * far, f"elbow_{draw.other}": 0.22 + 1.3 * far,
+            f"twist_{draw.other}": 0.9 * far}  # fmt: skip
 
 
 COMMON: tuple[Act, ...] = (march, raise_arms, squat, reach, wave)
@@ -213,21 +216,18 @@ def _limbs(angles: Angles, yaw: Times) -> Float[Array, "T 72"]:
 
 
 def on_the_ground(body: BodyModel, betas: Float[Array, "10"], pose: Float[Array, "T 72"]) -> Motion:
-    """The motion over the ground z = 0: the lowest foot stands, and what stands does not slide."""
+    """The motion over the ground z = 0: the lowest points touch it, and what touches it does not slide."""
     floating = Motion(body, betas, pose, np.zeros((len(pose), 3)))
-    up = _SOLE - floating.vertices[..., 2].min(1)
-    bones, rest = floating.bones[:, [7, 10, 8, 11]], floating.joints[[7, 10, 8, 11]]
-    at = np.einsum("tjik,jk->tji", bones[..., :3, :3], rest) + bones[..., :3, 3]
-    feet = at.reshape(len(pose), 2, 2, 3).mean(2)  # between ankle and toes
-    height = feet[..., 2] + up[:, None]
-    carries = np.exp(-(height - height.min(1, keepdims=True)) / _STEP)
+    points = floating.vertices
+    height = points[..., 2] - points[..., 2].min(1, keepdims=True)
+    carries = np.exp(-height / _CONTACT)
+    carries = carries[1:] + carries[:-1]
     carries /= carries.sum(1, keepdims=True)
-    moved = np.diff(feet[..., :2], axis=0)
-    stays = -np.einsum("tf,tfk->tk", (carries[1:] + carries[:-1]) / 2, moved)
+    stays = -np.einsum("tv,tvk->tk", carries, np.diff(points[..., :2], axis=0))
     path = np.r_[np.zeros((1, 2)), np.cumsum(stays, axis=0)]
     pelvis = np.einsum("tij,j->ti", floating.bones[:, 0, :3, :3], floating.joints[0]) + floating.bones[:, 0, :3, 3]
     path -= (path + pelvis[:, :2]).mean(0)
-    return dataclasses.replace(floating, transl=np.c_[path, up])
+    return dataclasses.replace(floating, transl=np.c_[path, _SOLE - points[..., 2].min(1)])
 
 
 def video_motion(
