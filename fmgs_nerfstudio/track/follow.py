@@ -24,6 +24,9 @@ _SPEED = 2.5  # of the hips, heights a second; sprinters do not run across a pic
 _START, _WAIT = 0.3, 0.25  # heights that the hips may jump besides; seconds after which a region is old
 _LEARNT = 0.05  # share of a frame in the person's colours: front and back differ, and light does
 _CUT_OFF = 0.06  # heights that the person may touch the picture's edge with
+_OFF = 0.07  # of its side that the person may be beside the middle of a region; it was trained for 0.1
+_HALF_WIDTH = 0.15  # of a person, heights
+_IN_THE_WAY, _BLOCKED = "somebody else is in the way", 1.0
 _PEOPLE = 6  # at most, that are looked at in a frame
 _SEARCH = 5  # of frames without anybody, one in so many is searched in parts
 
@@ -75,6 +78,8 @@ class Follower:
     """Those of the last frame."""
     misses: int = 0
     """Frames since somebody was seen."""
+    blocked: float = 0.0
+    """Second until which somebody else may be in the way, though the detector takes both for one."""
     notes: list[str] = field(default_factory=list[str])
 
     def __call__(self, image: Image, time: float, name: str) -> Look | str:
@@ -92,15 +97,24 @@ class Follower:
         self.colours = seen if self.colours is None else (1 - _LEARNT) * self.colours + _LEARNT * seen
         if light < DARK:
             return "too dark"
-        return outside(look, image) or look
+        return outside(look, image) or self._hidden(image, look, time) or look
+
+    def _hidden(self, image: Image, look: Look, time: float) -> str | None:
+        """Why the frame cannot be used if somebody else is before or behind the person, seen apart or not."""
+        people = self.detector(image)
+        if in_the_way(look, people):
+            self.blocked = time + _BLOCKED
+        elif len(people) > 1:
+            self.blocked = 0.0
+        return _IN_THE_WAY if time < self.blocked else None
 
     def forget(self) -> None:
         """After a cut: the person may be anywhere, and in another light."""
-        self.last, self.recent, self.misses = None, None, 0
+        self.last, self.recent, self.misses, self.blocked = None, None, 0, 0.0
 
     def _look(self, image: Image, time: float, name: str) -> Look | None:
         if self.last is not None and self.misses == 0 and time - self.time <= _WAIT:
-            look = self.network(image, self.last)
+            look = self._centred(image, self.last)
             if look.presence >= PRESENT and self._same(image, look, time):
                 return look
         first = self.colours is None
@@ -111,13 +125,19 @@ class Follower:
         same = [look for look in people if self._same(image, look, time)]
         return min(same, key=lambda look: _distance(self.colours, colours_of(image, look)), default=None)
 
+    def _centred(self, image: Image, region: Region) -> Look:
+        """At the person in about this region, who are in its middle at last: the network errs where they are not."""
+        look = self.network(image, region)
+        moved = hypot(*(look.next.centre - region.centre)) / region.side
+        if look.presence >= PRESENT and (moved > _OFF or abs(look.next.side / region.side - 1) > 2 * _OFF):
+            look = self.network(image, look.next)
+        return look
+
     def _looks(self, image: Image, found: list[Detection]) -> list[Look]:
         """At those who are people, once each."""
         looks = list[Look]()
         for detection in found:
-            look = self.network(image, detection.region)
-            if look.presence >= PRESENT:
-                look = self.network(image, look.next)  # the detector's region is rough
+            look = self._centred(image, detection.region)
             if look.presence >= PRESENT and not any(_overlap(look, other) for other in looks):
                 looks.append(look)
         return looks
@@ -211,10 +231,23 @@ def outside(look: Look, image: Image) -> str | None:
     return None
 
 
+def in_the_way(look: Look, people: list[Detection]) -> bool:
+    """Whether somebody else overlaps the person: landmarks and mask would be of both."""
+    low, high = look.landmarks.min(0), look.landmarks.max(0)
+    for other in people:
+        apart = other.region.centre - look.next.centre
+        reach = other.region.height * np.array([_HALF_WIDTH, 0.5])
+        overlaps = (other.region.centre + reach > low).all() and (other.region.centre - reach < high).all()
+        if hypot(*apart) > 0.15 * look.next.height and other.region.height > 0.5 * look.next.height and overlaps:
+            return True
+    return False
+
+
 def _on_edge(look: Look, width: int, height: int) -> float:
     """Pixels of the picture's edge that the person covers: the network draws who is cut off narrower, and inside."""
     x, y = np.arange(width) + 0.5, np.arange(height) + 0.5
-    lines = [(x, 0.5), (x, height - 0.5), (0.5, y), (width - 0.5, y)]
+    inset = 1.5 * look.region.side / SIDE  # the mask fades toward the black beyond
+    lines = [(x, inset), (x, height - inset), (inset, y), (width - inset, y)]
     covered = list[int]()
     for line in lines:
         points = np.stack(np.broadcast_arrays(*line), -1)

@@ -24,6 +24,10 @@ SIZE, _FOCAL, _DISTANCE = 320, 560.0, 4.2
 """Of a shot, pixels; focal length, pixels; metres."""
 
 
+JOINTS = {11: 16, 12: 17, 13: 18, 14: 19, 15: 20, 16: 21, 23: 1, 24: 2, 25: 4, 26: 5, 27: 7, 28: 8}
+"""BlazePose's landmarks, and SMPL's joints beside them; left before right."""
+
+
 @dataclass(frozen=True)
 class Shot:
     """A person alone."""
