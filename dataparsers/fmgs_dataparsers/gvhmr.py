@@ -43,8 +43,16 @@ def read(root: Path, options: ReadOptions) -> Capture:
         CaptureError: a file is missing, truncated, or not what the layout says; names it.
         FileNotFoundError: no body model.
     """
-    path = root / "hmr4d_results.pt"
-    params, K = entries(path, read_tensors(path), "smpl_params_incam", "K_fullimg")
+    return read_smplx(root, options, NAME, root / "hmr4d_results.pt", "smpl_params_incam")
+
+
+def read_smplx(root: Path, options: ReadOptions, layout: str, path: Path, key: str) -> Capture:
+    """A capture whose fits are SMPL-X's parameters in the camera's axes, under `key` of the file `path`.
+
+    Raises:
+        CaptureError, FileNotFoundError: as `read`.
+    """
+    params, K = entries(path, read_tensors(path), key, "K_fullimg")
     orient, local, transl, betas = entries(path, params, "global_orient", "body_pose", "transl", "betas")
     orient = stack(path, "global_orient", orient, 3)
     n = [len(orient)]
@@ -63,7 +71,7 @@ def read(root: Path, options: ReadOptions) -> Capture:
 
     return monocular(
         root,
-        NAME,
+        layout,
         options,
         protocol="last-fifth",
         images=images,

@@ -21,6 +21,7 @@ from fmgs_dataparsers.capture import Capture, CaptureError, Frame
 from fmgs_dataparsers.parser import open_capture
 from nerfstudio.utils.rich_utils import CONSOLE
 from support.corruption import corruptions
+from support.keypoint_capture import gem_smpl
 from support.known_person import ASSET, HEIGHT, WIDTH, Person, mask, write
 from support.layout_capture import (
     LAYOUTS,
@@ -112,6 +113,7 @@ BUILDERS: dict[Callable[[Path, Person], Any], str] = {
     neuman_split: r"\w+_split",
     humannerf_betas: "avg_betas",
     instant_avatar_protocol: "poses",
+    gem_smpl: "smpl_params",
 }
 """Writers, and which of their files to corrupt."""
 

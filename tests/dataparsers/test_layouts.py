@@ -12,12 +12,15 @@ import pytest
 import torch
 from fmgs_dataparsers.capture import Capture
 from fmgs_dataparsers.parser import FMGSDataParser, FMGSDataParserConfig, open_capture
+from support.keypoint_capture import gem_smpl
 from support.known_person import Person, intrinsics, mask, which
 from support.layout_capture import LAYOUTS, Seen, humannerf, instant_avatar
 
 from fmgs_nerfstudio.body import BodyModel
 
 PERSON = Person()
+SMPLX = ("gvhmr", "gem")
+LAYOUTS = {**LAYOUTS, gem_smpl: "gem"}
 
 
 def opened(root: Path, **options: object) -> Capture:
@@ -51,8 +54,8 @@ def test_every_layout_says_the_same(tmp_path: Path, build: Callable[[Path, Perso
         local = np.c_[world_vertices(capture, frame.pose_id), np.ones(6890)] @ camera.world_to_camera[:3].T
         ours = (local / local[:, 2:]) @ camera.K[:2].T - 0.5
         expected = seen(frame.camera, i).pixels(PERSON.vertices[i])
-        # Of GVHMR, SMPL's shape is only the nearest to SMPL-X's.
-        assert np.abs(ours - expected).max() < (0.5 if layout == "gvhmr" else 0.05), (frame, i)
+        # Of GVHMR and GEM, SMPL's shape is only the nearest to SMPL-X's.
+        assert np.abs(ours - expected).max() < (0.5 if layout in SMPLX else 0.05), (frame, i)
         covered = capture.mask(frame)
         if camera.distortion is None:
             assert np.array_equal(covered, mask(i))
@@ -60,7 +63,7 @@ def test_every_layout_says_the_same(tmp_path: Path, build: Callable[[Path, Perso
             assert np.abs(covered - mask(i)).mean() < 0.05
             assert covered[40, 50] == 1
             assert covered[:10].max() == 0
-    assert layout == "gvhmr" or np.allclose(capture.betas, PERSON.betas, atol=1e-3)
+    assert layout in SMPLX or np.allclose(capture.betas, PERSON.betas, atol=1e-3)
     head = world_vertices(capture, 0) @ np.array(capture.up)
     assert head.max() - head.min() > 1.4  # metres: a person stands along `up`
 
@@ -126,7 +129,7 @@ def test_humannerf_s_intrinsics_may_be_4_by_4(tmp_path: Path) -> None:
 
 
 # Where the documentation of each says its calibrations have the first pixel's centre.
-AT_HALF = {"tracked", "neuman", "gvhmr", "wham", "4d-humans", "romp"}
+AT_HALF = {"tracked", "neuman", "gvhmr", "gem", "wham", "4d-humans", "romp", "sam-3d-body"}
 
 
 @pytest.mark.parametrize(("build", "layout"), LAYOUTS.items(), ids=lambda value: getattr(value, "__name__", ""))
