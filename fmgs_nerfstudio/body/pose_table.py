@@ -13,6 +13,10 @@ from fmgs_nerfstudio.kernels.constants import constant
 from fmgs_nerfstudio.parameters import Parameters, TrainedPart
 
 
+_PLACE_STEP = 4.0
+"""Standard deviations that one of a parameter stands for: images see a place's less than a joint's, so it walks more."""
+
+
 class ExpectedErrors(NamedTuple):
     """Errors of fits one standard deviation long: corrections are learned in these units."""
 
@@ -55,13 +59,16 @@ class PoseTable(TrainedPart):
         self.corrections = nn.ParameterList(torch.zeros(75) for _ in self.row)
         self.radius, self.errors = radius, errors if refine else None
         self.clip = nn.Parameter(torch.zeros(2)) if self.errors else None
-        for name, value in self.errors._asdict().items() if self.errors else ():
-            self.register_buffer(f"one_{name}", torch.as_tensor(value), persistent=False)
+        if self.errors:
+            units = torch.cat([torch.ones(72), torch.full((3,), _PLACE_STEP)])
+            for name, value in {**self.errors._asdict(), "parameter": units}.items():
+                self.register_buffer(f"one_{name}", torch.as_tensor(value), persistent=False)
 
     one_rotation: Tensor
     one_position: Tensor
     one_distance: Tensor
     one_lean: Tensor
+    one_parameter: Tensor
 
     def trained(self) -> list[Parameters]:
         clip = [] if self.clip is None else [self.clip]
@@ -69,15 +76,16 @@ class PoseTable(TrainedPart):
         return [Parameters.of("pose", optimizer, self.corrections), Parameters.of("clip", "clip", *clip)]
 
     def forward(self, pose_id: int, refine: bool = True) -> tuple[Float[Tensor, "72"], Float[Tensor, "3"]]:
-        """Axis-angle pose (radians) and translation (metres), corrected where training has seen the frame; without
-        `refine`, by the whole clip's errors alone."""
+        """Axis-angle pose (radians) and translation (metres), corrected where training has seen the frame, and of its
+        clip as a whole."""
         pose, transl = self.pose[pose_id], self.transl[pose_id]
+        if not refine:
+            return pose, transl
         if self.clip is not None:
             distance, lean = self.clip
             pose = torch.cat([pose[:3] + lean * self.one_lean[pose_id], pose[3:]])
             transl = transl + distance * self.one_distance[pose_id]
-        row = self.row.get(pose_id)
-        if row is None or not refine:
+        if (row := self.row.get(pose_id)) is None:
             return pose, transl
         d_pose, d_transl = self.correction(row).split([72, 3])
         if self.errors is not None:
@@ -96,7 +104,8 @@ class PoseTable(TrainedPart):
         weights = [self.radius + 1 - abs(other - row) for other in around]
         shares = constant(tuple(weight / sum(weights) for weight in weights), self.pose.dtype, self.pose.device)
         corrections = torch.stack([self.corrections[other] for other in around])
-        return (corrections * shares[:, None]).sum(0)
+        mean = (corrections * shares[:, None]).sum(0)
+        return mean if self.errors is None else mean * self.one_parameter
 
     def all(self) -> tuple[Float[Tensor, "P 72"], Float[Tensor, "P 3"]]:
         """Every pose, corrected."""
