@@ -34,6 +34,12 @@ def mask_loss(alpha: Float[Tensor, "*pixels"], mask: Float[Tensor, "*pixels"]) -
     return binary_cross_entropy(alpha, mask, margin=1e-4) / alpha.numel()
 
 
+def pose_prior_loss(of_frame: Float[Tensor, "K"], of_clip: Float[Tensor, "C"]) -> Float[Tensor, ""]:
+    """L_pose (beyond the paper): the mean square of a frame's corrections and that of the whole clip's, in standard
+    deviations; normal priors, but for a factor: where images say little, poses stay as they were fitted."""
+    return of_frame.square().mean() + of_clip.square().mean()
+
+
 def sample_pairs(valid: Bool[Tensor, "H W"], count: int, generator: torch.Generator) -> Int[Tensor, "P 2"]:
     """Random pairs (x_1, x_2) of valid pixels for `depth_ranking_loss`, as flat indices; none if no pixel is valid."""
     pixels = valid.flatten().nonzero()[:, 0]

@@ -22,6 +22,7 @@ from fmgs_nerfstudio.data import FMGSDataManagerConfig, refuse_unready
 from fmgs_nerfstudio.fields.geometry import GeometryFieldConfig
 from fmgs_nerfstudio.fields.skinning import SkinningFieldConfig
 from fmgs_nerfstudio.files import atomic_path
+from fmgs_nerfstudio.fit_errors import settled_sigma
 from fmgs_nerfstudio.modalities import RenderingConfig
 from fmgs_nerfstudio.model import FMGSModelConfig, default_n_vertices, refines_poses
 from fmgs_nerfstudio.objective import LossWeights
@@ -108,6 +109,7 @@ class FMGSTrainerConfig(TrainerConfig):
             model.n_vertices = default_n_vertices(capture.person_pixels)
         if model.refine_poses is None:
             model.refine_poses = refines_poses(capture.protocol)
+        model.pose_sigma = settled_sigma(model.pose_sigma, capture)
         for group in self.optimizers.values():
             if group["scheduler"] is not None and group["scheduler"].steps is None:
                 group["scheduler"].steps = self.max_num_iterations
@@ -191,6 +193,9 @@ fmgs_avatar = MethodSpecification(
             # One camera hardly sees some directions of a pose. A large eps keeps Adam from amplifying their noise: with
             # 1e-15 exact poses walked 7 mm away in 1,200 steps of the demo.
             "poses": _group(8e-3, eps=1e-2),
+            # In standard deviations of the fits' errors, where they are stated.
+            "pose_errors": _group(1e-1, eps=3e-5),
+            "clip": _group(5e-2, eps=1e-4),
             # Of surfels without a mesh (`surfels.guided` off): between the best two of three rates that were tried.
             "centres": _group(1e-3),
             "rotations": _group(2e-3),
@@ -215,6 +220,7 @@ fmgs_avatar_paper = MethodSpecification(
                 schedule=Schedule(surfels_start=1 / 15, residual_start=0.2, pose_start=1 / 3),
                 weights=LossWeights(lambda_sn=None, lambda_n=0.02, lambda_tv=None),
                 pose_radius=0,
+                pose_sigma="none",
             ),
         ),
         {
@@ -223,6 +229,8 @@ fmgs_avatar_paper = MethodSpecification(
             "scales": _group(5e-3),
             "opacities": _group(5e-2),
             "poses": _group(1e-4),
+            "pose_errors": _group(1e-4),  # not used, like the next: poses have no stated errors here
+            "clip": _group(1e-4),
             "centres": _group(1.6e-4),
             "rotations": _group(1e-3),
         },

@@ -32,6 +32,7 @@ from fmgs_nerfstudio.fields.light import Light, LightConfig
 from fmgs_nerfstudio.fields.pose_encoder import PoseEncoder, PoseEncoderConfig
 from fmgs_nerfstudio.fields.skinning import SkinningField, SkinningFieldConfig, SurfaceWeights, blend, fit_to_surface
 from fmgs_nerfstudio.fields.volumes import FeatureVolume
+from fmgs_nerfstudio.fit_errors import PoseSigma, expected_errors, sigma_of
 from fmgs_nerfstudio.judge.prior_maps import priors_at_hand, share_of_priors
 from fmgs_nerfstudio.kernels.threads import one_torch_thread
 from fmgs_nerfstudio.maps.maps import Kind
@@ -89,6 +90,10 @@ class FMGSModelConfig(ModelConfig):
     """Let depth and normal losses move opacities too; section 4.5 blocks only positions and rotations."""
     refine_poses: bool | None = None
     """Learn a correction of every training pose. Default: as the protocol does, off on PeopleSnapshot, else on."""
+    pose_sigma: PoseSigma = "stated"
+    """How far fits may be off, for their refinement. stated: as the capture says, if it does; none: not known; or the
+    standard deviations of a joint's rotation (radians), of the place to the right, down and forward (metres), and of
+    the whole clip's lean (radians) and distance (metres)."""
     pose_radius: int = 8
     """Training frames on each side that share the correction of a pose. 0 corrects every frame on its own."""
     seed: int = 0
@@ -133,15 +138,18 @@ class FMGSModel(Model):
 
         self.V_g, self.V_c = volume("V_g"), volume("V_c")
         feature_dim, latent_dim = config.volume.channels, config.pose_encoder.latent_dim
+        sigma = sigma_of(config.pose_sigma, capture)
         self.poses = PoseTable(
             torch.from_numpy(capture.poses).float(),
             torch.from_numpy(capture.transl).float(),
             trained=(frame.pose_id for frame in capture.splits["train"]),
             refine=refines_poses(capture.protocol) if config.refine_poses is None else config.refine_poses,
             radius=config.pose_radius,
+            errors=expected_errors(capture, sigma, joints[0]) if sigma else None,
         )
+        self.pose_start = config.schedule.pose_start_for(sigma.rotation if sigma else 0.0)
         log(
-            f"Poses are refined after {config.schedule.pose_start:.0%} of the run"
+            f"Poses are refined after {self.pose_start:.0%} of the run"
             if self.poses.corrections
             else f"Poses stay as they are given (protocol {capture.protocol})"
         )
@@ -160,7 +168,8 @@ class FMGSModel(Model):
         self.set_run_length(config.schedule.steps or 0)
         self.register_load_state_dict_post_hook(lambda model, _: model.set_run_length(int(model.run_length)))
         self.register_buffer("background", torch.tensor(self.kwargs["metadata"]["background"]), persistent=False)
-        self.objective = Objective.of(all_terms(), config.weights, self._priors(capture))
+        terms = {name: term for name, term in all_terms().items() if self.poses.clip is not None or name != "L_pose"}
+        self.objective = Objective.of(terms, config.weights, self._priors(capture))
         self.taught = Taught(self.objective.terms.keys())
         self.register_buffer("neighbours", neighbours_of(self.surfels.means), persistent=False)
 
@@ -194,7 +203,10 @@ class FMGSModel(Model):
         centre = camera.camera_to_worlds[0, :, 3].to(self.device, non_blocking=True)
         names = self.objective.modalities if self.training else self.taught.shown
         outputs = self.render(avatar, self.shade(avatar, centre), view, names)
-        return outputs | {"avatar": avatar} if self.training else visualize_outputs(outputs, names)
+        if not self.training:
+            return visualize_outputs(outputs, names)
+        of_frame, of_clip = self.poses.corrections_of(self.pose_id(camera))
+        return outputs | {"avatar": avatar, "of_frame": of_frame, "of_clip": of_clip}
 
     def _avatar_for(self, camera: Cameras) -> Avatar:
         """In the pose that the camera carries (`held_out_poses.refined_views`), else in the capture's that it names."""
@@ -204,7 +216,7 @@ class FMGSModel(Model):
 
     def pose_avatar(self, pose_id: int) -> Avatar:
         """The avatar in a pose of the capture, refined as soon as training refines poses."""
-        refine = not self.training or self._started(self.config.schedule.pose_start)
+        refine = not self.training or self._started(self.pose_start)
         return self.pose_avatar_at(*self.poses(pose_id, refine))
 
     def pose_avatar_at(self, pose: Float[Tensor, "72"], transl: Float[Tensor, "3"]) -> Avatar:

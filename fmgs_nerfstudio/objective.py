@@ -54,6 +54,8 @@ class LossWeights:
     """Weight of the isometry of neighbouring centres L_iso (3DGS-Avatar's value)."""
     lambda_iso_cov: float = 100.0
     """Weight of the isometry of neighbouring covariances, the second part of L_iso (3DGS-Avatar's value)."""
+    lambda_pose: float = 1e-3
+    """Weight of the prior of corrections L_pose, where the capture states how far its fits may be off."""
 
     def at(self, progress: float) -> dict[str, float]:
         """Weight of every term at a fraction of the run, by the term's name."""
@@ -69,6 +71,7 @@ class LossWeights:
             "L_skin": self.lambda_skin if progress < self.skin_until else self.lambda_skin_late,
             "L_iso": self.lambda_iso,
             "L_iso_cov": self.lambda_iso_cov,
+            "L_pose": self.lambda_pose,
         }
 
 
@@ -147,6 +150,7 @@ TERMS: Mapping[str, Term] = {
     "L_skin": Term(lambda x: losses.skinning_loss(*x.skinning())),
     "L_iso": Term(lambda x: losses.isometry_loss(x.template.means, x.posed.means, x.neighbours)),
     "L_iso_cov": Term(_covariance_isometry),
+    "L_pose": Term(lambda x: losses.pose_prior_loss(x.outputs["of_frame"], x.outputs["of_clip"])),
 }
 """The terms on colour, geometry and skinning; distilled modalities bring theirs (`modalities.py`)."""
 DEPTH_PAIRS = 8192

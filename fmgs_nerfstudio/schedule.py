@@ -25,6 +25,10 @@ class Schedule:
     skinning_fit_steps: int = 200
     """Steps that fit the skinning field to the body model's weights before training."""
 
+    def pose_start_for(self, rotation: float) -> float:
+        """The earlier, the further joints' rotations may be off (standard deviation, radians; 0: unknown)."""
+        return self.pose_start
+
 
 @dataclass
 class DecayConfig(SchedulerConfig):

@@ -39,6 +39,7 @@ EXPECTED = {
     "L_skin": {"skinning"},
     "L_iso": POSITION,
     "L_iso_cov": POSITION | {"rotation", "scale head", "scales"},
+    "L_pose": set[str](),  # poses; but it is 0 where nothing is corrected, and so is its gradient
 }
 
 

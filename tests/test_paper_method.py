@@ -54,6 +54,8 @@ def test_what_it_takes_from_3dgs_avatar() -> None:
         "opacities": 0.05,
         "scales": 5e-3,
         "poses": 1e-4,
+        "pose_errors": 1e-4,
+        "clip": 1e-4,
     }
     assert {name: rates[name] for name in expected} == expected
     assert {group["optimizer"].eps for name, group in PAPER.optimizers.items()} == {1e-15}

@@ -1,5 +1,5 @@
-"""What was not trained is not shown: in the viewer, in ns-eval's pictures and measures, in report and exports; and
-what was trained, the checkpoint knows, whatever capture lies beside it."""
+"""What was not trained is not shown: in the viewer, in ns-eval's pictures and measures, in animations and exports; and
+what was trained, the checkpoint knows, whatever capture lies beside it. (Reports: `evaluation/test_report.py`.)"""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nerfstudio.scripts.eval import ComputePSNR
 from support.trainer_runs import config_for, train
 from support.zju_capture import SIZE, write_capture
 
-from fmgs_nerfstudio.cli import animate, export, report
+from fmgs_nerfstudio.cli import animate, export
 from fmgs_nerfstudio.evaluation.pictures import held_out_sheet, turnaround
 from fmgs_nerfstudio.evaluation.runs import Run, open_run
 from fmgs_nerfstudio.maps.info import PriorsInfo
@@ -157,13 +157,6 @@ def test_measures_of_maps_that_are_not_there_are_left_out() -> None:
     metrics = image_metrics(outputs | {"surface_normal": away}, batch)
     assert metrics["surface_normal_degrees"] == pytest.approx(np.degrees(np.arccos(0.8)), abs=1e-3)
     assert not {"normal_degrees", "miou"} & metrics.keys()
-
-
-def test_the_report_shows_two_maps_of_five(untaught: Path, tmp_path: Path) -> None:
-    report.main([str(untaught), "--out", str(tmp_path), "--panels", "1", "--worst", "0"])
-    page = (tmp_path / "report.html").read_text()
-    assert page.count('src="data:image/png;base64,') == 4 + 3  # truth, rendering, two maps; canonical space
-    assert "<dd>normal, semantics</dd>" in page
 
 
 def test_an_untrained_map_is_refused_by_name(

@@ -90,7 +90,8 @@ def test_the_page_needs_no_other_file_and_shows_the_pictures(trained: Path, tmp_
     assert "@import" not in page
     assert not re.search(r"url\((?!#)", page)
     pictures = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
-    assert len(pictures) == 2 * 6 + 5  # truth, rendering and four maps, twice; canonical space
+    assert len(pictures) == 2 * 4 + 3  # truth, rendering and the two maps that need no prior, twice; canonical space
+    assert "<dd>normal, semantics</dd>" in page
     for picture in pictures:
         image = cv2.imdecode(np.frombuffer(base64.b64decode(picture), np.uint8), cv2.IMREAD_COLOR)
         assert image is not None

@@ -1,0 +1,161 @@
+"""Fits that are off: the directions in which training corrects them, their units, and that it finds its way."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from fmgs_dataparsers.capture import Capture, Uncertainty
+from scipy.spatial.transform import Rotation
+from support.small_avatar import small_avatar
+
+from fmgs_nerfstudio import losses
+from fmgs_nerfstudio.body.pose_table import PoseTable
+from fmgs_nerfstudio.fit_errors import expected_errors, inverse_left_jacobian, settled_sigma, sigma_of
+from fmgs_nerfstudio.model import FMGSModel
+from fmgs_nerfstudio.rendering import Camera
+
+SIGMA = Uncertainty(0.1, (0.01, 0.02, 0.03), 0.05, 0.04, 0.0)
+
+
+def capture() -> Capture:
+    return small_avatar().kwargs["metadata"]["capture"]
+
+
+def table_of(sigma: Uncertainty | None, own: Capture | None = None) -> PoseTable:
+    own = own or capture()
+    errors = expected_errors(own, sigma, small_avatar().canonical.joints[0]) if sigma else None
+    pose, transl = (torch.from_numpy(value).float() for value in (own.poses, own.transl))
+    return PoseTable(pose, transl, [frame.pose_id for frame in own.splits["train"]], True, 0, errors)
+
+
+@pytest.mark.parametrize("length", [0.0, 1e-3, 1.0, 3.1])
+def test_what_a_small_turn_adds_to_a_rotation_vector(length: float) -> None:
+    rng = np.random.default_rng(0)
+    vector = rng.normal(size=3)
+    vector *= length / np.linalg.norm(vector)
+    small = rng.normal(size=3) * 1e-5
+    exact = (Rotation.from_rotvec(small) * Rotation.from_rotvec(vector)).as_rotvec()
+    np.testing.assert_allclose(vector + inverse_left_jacobian(vector) @ small, exact, atol=1e-9)
+
+
+def test_a_unit_is_one_standard_deviation_of_each_kind() -> None:
+    """Right and down are the camera's; along the ray the pelvis stays at its pixel. A parameter of a place stands for
+    four of them."""
+    poses, own = table_of(SIGMA), capture()
+    frame = own.splits["train"][1]
+    camera, row = own.cameras[frame.camera], 1
+    view, pelvis = camera.world_to_camera, small_avatar().canonical.joints[0].numpy()
+
+    def moved(parameter: torch.Tensor | None, index: int) -> tuple[np.ndarray, np.ndarray]:
+        assert parameter is not None
+        with torch.no_grad():
+            parameter[index] = 1
+            pose, transl = poses(frame.pose_id)
+            parameter[index] = 0
+        return (pose - poses.pose[frame.pose_id]).numpy(), (transl - poses.transl[frame.pose_id]).numpy()
+
+    pose, transl = moved(poses.corrections[row], 40)
+    assert pose[40] == pytest.approx(0.1)
+    assert np.abs(pose).sum() == pytest.approx(0.1)
+    assert not transl.any()
+    for index, expected in ((72, [0.04, 0, 0]), (73, [0, 0.08, 0])):
+        np.testing.assert_allclose(view[:3, :3] @ moved(poses.corrections[row], index)[1], expected, atol=1e-6)
+    for step in (moved(poses.corrections[row], 74)[1] / 0.12, moved(poses.clip, 0)[1] / 0.04):
+        assert np.linalg.norm(step) == pytest.approx(1, abs=1e-5)
+        before = view[:3, :3] @ (own.transl[frame.pose_id] + pelvis) + view[:3, 3]
+        after = before + view[:3, :3] @ step
+        assert after[2] > before[2]  # farther
+        np.testing.assert_allclose(after[:2] / after[2], before[:2] / before[2], atol=1e-6)
+
+
+def test_the_clip_leans_as_a_whole_about_the_cameras_horizontal_axis() -> None:
+    poses, own = table_of(SIGMA), capture()
+    right = own.cameras["Camera_B1"].world_to_camera[0, :3]
+    assert poses.clip is not None
+    with torch.no_grad():
+        poses.clip[1] = 0.1  # 5 mrad
+        for frame in own.splits["train"]:
+            fit, leaning = (poses(frame.pose_id)[0][:3].numpy(), poses.pose[frame.pose_id][:3].numpy())
+            turn = Rotation.from_rotvec(fit) * Rotation.from_rotvec(leaning).inv()
+            np.testing.assert_allclose(turn.as_rotvec(), 0.005 * right, atol=3e-5)
+            assert torch.equal(poses(frame.pose_id)[0][3:], poses.pose[frame.pose_id][3:])
+
+
+def test_poses_of_other_cameras_are_of_another_source() -> None:
+    """Held-out poses that the training camera filmed lean with the clip; those that it did not stay."""
+    own = capture()
+    first, second, third = own.splits["train"]
+    elsewhere = dataclasses.replace(third, camera="Camera_B2")
+    own = dataclasses.replace(own, splits={"train": (first,), "novel_view": (), "novel_pose": (second, elsewhere)})
+    poses = table_of(SIGMA, own)
+    assert poses.clip is not None
+    with torch.no_grad():
+        poses.clip.fill_(1)
+        moved = [
+            not torch.equal(poses(frame.pose_id)[1], poses.transl[frame.pose_id]) for frame in (first, second, third)
+        ]
+    assert moved == [True, True, False]
+
+
+def test_nothing_stated_is_as_ever() -> None:
+    """Radians and metres, no parameters of the clip, no term; an option states it where the capture does not."""
+    poses = table_of(None)
+    assert [name for name, _ in poses.named_parameters()] == [f"corrections.{i}" for i in range(3)]
+    with torch.no_grad():
+        poses.corrections[0].fill_(0.5)
+    assert torch.equal(poses(0)[0], poses.pose[0] + 0.5)
+    assert torch.equal(poses(0)[1], poses.transl[0] + 0.5)
+    assert "L_pose" not in small_avatar().objective.terms
+    assert "clip" not in small_avatar().get_param_groups()
+    assert sigma_of("stated", capture()) is None
+    assert settled_sigma("stated", capture()) == "none"
+
+
+def test_an_option_states_it_or_denies_it() -> None:
+    says, numbers = dataclasses.replace(capture(), uncertainty=SIGMA), (0.1, 0.01, 0.02, 0.03, 0.05, 0.04)
+    assert sigma_of("stated", says) == SIGMA
+    assert sigma_of("none", says) is None
+    assert sigma_of(numbers, capture()) == SIGMA
+    assert settled_sigma("stated", says) == numbers
+
+
+def test_the_prior_of_corrections() -> None:
+    assert losses.pose_prior_loss(torch.tensor([3.0, -1.0, 0.0, 0.0]), torch.tensor([1.0, 2.0])) == 5
+
+
+def test_lean_and_distance_of_a_clip_are_recovered() -> None:
+    """Of pictures that the avatar itself made, by fits that lean by 3 degrees and are 40 mm too far away."""
+    model, own = small_avatar(), capture()
+    view = own.cameras["Camera_B1"].world_to_camera
+    camera = Camera(*(torch.from_numpy(value).float() for value in (view, own.intrinsics("Camera_B1")[0])), 64, 64)
+    exact = table_of(None)
+    pictures = [drawn(model, exact, frame.pose_id, camera).detach() for frame in own.splits["train"]]
+    off = {"poses": own.poses.copy(), "transl": own.transl.copy()}
+    for row in range(len(own.poses)):
+        root = Rotation.from_rotvec(np.radians(3) * view[0, :3]) * Rotation.from_rotvec(own.poses[row, :3])
+        off["poses"][row, :3] = root.as_rotvec()
+        ray = own.transl[row] + model.canonical.joints[0].numpy() + view[:3, :3].T @ view[:3, 3]
+        off["transl"][row] += 0.04 * ray / np.linalg.norm(ray)
+    table = table_of(SIGMA, dataclasses.replace(own, **off))
+    assert table.clip is not None
+    optimizer = torch.optim.Adam([table.clip], lr=0.1)
+    for step in range(60):
+        row = step % len(pictures)
+        loss = (drawn(model, table, row, camera) - pictures[row]).abs().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        optimizer.param_groups[0]["lr"] *= 0.95
+    distance, lean = table.clip.tolist()
+    assert distance * SIGMA.distance == pytest.approx(-0.04, abs=0.008)
+    assert np.degrees(lean * SIGMA.lean) == pytest.approx(-3, abs=0.6)
+
+
+def drawn(model: FMGSModel, table: PoseTable, pose_id: int, camera: Camera) -> torch.Tensor:
+    """Colour and alpha."""
+    avatar = model.pose_avatar_at(*table(pose_id))
+    maps = model.render(avatar, model.shade(avatar, camera.centre), camera, ["colour"])
+    return torch.cat([maps["rgb"], maps["accumulation"]], dim=-1)
