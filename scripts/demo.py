@@ -1,4 +1,7 @@
-"""From nothing to an avatar that can be turned around: capture, ns-train, ns-eval, pictures. What is done is reused."""
+"""From nothing, or from a video, to an avatar that can be turned around: capture, ns-train, ns-eval, pictures.
+
+What is done is reused.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from rich.table import Table
 
 RUN_NAME = "run"
 STEPS = {"ci": 150, "small": 1200, "full": 600}
+VIDEO_STEPS = 1200
 _TITLES = {
     "psnr": "PSNR [dB]",
     "ssim": "SSIM",
@@ -28,7 +32,7 @@ _TITLES = {
 
 @dataclass
 class Demo:
-    """Train, evaluate and look at an avatar of the embedded demo person."""
+    """Train, evaluate and look at an avatar of the embedded demo person, or of the person in a video."""
 
     out: Path = Path("demo_out")
     """Folder for the capture, the run, metrics and pictures."""
@@ -36,21 +40,27 @@ class Demo:
     """Size of the capture: 128, 256 or 512 pixels."""
     seed: int = 0
     """Seed of person, clothes and motion."""
+    video: Path | None = None
+    """Video of a person before a camera at rest, or a folder with its frames, to be tracked instead of the demo."""
     steps: int | None = None
     """Training steps. Default: as many as take about seven minutes on two CPU cores (ci: half a minute)."""
 
 
 def main(demo: Demo) -> None:
     console = Console(markup=False, emoji=False)
-    name = f"{demo.preset}-{demo.seed}"
+    name = demo.video.resolve().stem if demo.video else f"{demo.preset}-{demo.seed}"
     out = demo.out.resolve() / name
     capture, run = out / "capture", out / "outputs" / "capture" / "fmgs-avatar" / RUN_NAME
 
-    console.rule("1 of 4: a monocular capture of the demo person")
-    _call("fmgs-demo", capture, "--preset", demo.preset, "--seed", demo.seed)
+    if demo.video:
+        console.rule("1 of 4: fmgs-track")
+        _call("fmgs-track", demo.video, "--out", capture)
+    else:
+        console.rule("1 of 4: a monocular capture of the demo person")
+        _call("fmgs-demo", capture, "--preset", demo.preset, "--seed", demo.seed)
 
     console.rule("2 of 4: ns-train fmgs-avatar")
-    steps = demo.steps or STEPS[demo.preset]
+    steps = demo.steps or (VIDEO_STEPS if demo.video else STEPS[demo.preset])
     if _finished(run, steps):
         console.print(f"Reusing the run in {run}")
     else:
@@ -76,7 +86,7 @@ def main(demo: Demo) -> None:
         show_run(run / "config.yml", sheet, video)
 
     console.print(_table(json.loads(metrics.read_text())["results"]))
-    console.print(f"Truth, RGB, depth, normal, depth normal, semantics of held-out views: {sheet}", soft_wrap=True)
+    console.print(f"Truth and renderings of held-out images: {sheet}", soft_wrap=True)
     console.print(f"Turn-around: {video}", soft_wrap=True)
     viewer = Path(sys.executable).with_name("ns-viewer")
     console.print(f"Turn them around yourself: {viewer} --load-config {run / 'config.yml'}", soft_wrap=True)

@@ -20,7 +20,7 @@ from nerfstudio.scripts.render import Commands
 from nerfstudio.scripts.viewer.run_viewer import RunViewer
 from tyro.conf import FlagConversionOff, SuppressFixed
 
-from fmgs_nerfstudio.cli import animate, batch, check, demo, export, priors, report
+from fmgs_nerfstudio.cli import animate, batch, check, demo, export, priors, report, track
 from fmgs_nerfstudio.method import FMGSTrainerConfig, fmgs_avatar, fmgs_avatar_paper
 
 ROOT = Path(__file__).parents[1]
@@ -63,6 +63,7 @@ def _programs() -> Mapping[str, tuple[Any, Any]]:
         "fmgs-export": (export.Export, None),
         "fmgs-priors": (priors.MakePriors, None),
         "fmgs-report": (report.MakeReport, None),
+        "fmgs-track": (track.Track, None),
         "scripts/demo": (_script("demo", "Demo"), None),
         "scripts/ablation": (_script("ablation", "Ablation"), None),
         "scripts/benchmark": (_script("benchmark", "Benchmark"), None),
