@@ -21,7 +21,7 @@ from fmgs_nerfstudio.track.records import Fits, Sightings
 from fmgs_nerfstudio.track.state import Shared, State
 from fmgs_nerfstudio.track.terms import Evidence, Stature, gather
 
-USUAL_FOCAL, FOCAL_SPREAD = 1.25, 0.35
+USUAL_FOCAL, FOCAL_SPREAD = 1.05, 0.25
 """Of a video camera, in longer sides of the image: the middle, and the deviation of its logarithm."""
 KNOWN_FOCAL = 1e-3
 """Deviation of the logarithm of a focal length that is given."""
@@ -114,7 +114,7 @@ class _Clip:
         return state, information
 
     def _in_the_world(self, state: State, information: Float[Array, "G G"]) -> Fits:
-        world_to_camera = in_the_world(state, self.body)
+        world_to_camera = in_the_world(state, self.evidence.calibration.sole)
         axes, origin = world_to_camera[:3, :3], world_to_camera[:3, 3]
         local = state.local.copy()
         local[:, 0] = axes.T @ local[:, 0]
