@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from fmgs_dataparsers.files import decode
 from jaxtyping import Float, Int
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.body import BodyModel
@@ -33,7 +34,9 @@ _ERR = 0.005  # metres: deviation of an outline's point, its neighbours' likenes
 
 
 SIDES = tuple(
-    (joint, JOINT_NAMES.index(name.replace("left", "right"))) for joint, name in enumerate(JOINT_NAMES) if "right" not in name
+    (joint, JOINT_NAMES.index(name.replace("left", "right")))
+    for joint, name in enumerate(JOINT_NAMES)
+    if "right" not in name
 )
 """Each joint of the middle twice, or the left and the right one."""
 
@@ -77,7 +80,7 @@ class Outlines:
 
     def outline(self, state: State, frame: int) -> Outline | None:
         """Of one frame; none where body or mask is not in the picture."""
-        mask, K, scale = self._mask(frame, state.K)
+        mask, K = self._mask(frame, state.K)
         if mask is None:
             return None
         pose = torch.from_numpy(logarithm(state.local[frame]).ravel()).float()
@@ -94,7 +97,7 @@ class Outlines:
         drawn, drawn_normal = drawn[chosen], drawn_normal[chosen]
         metre = state.pelvis[frame, 2] / K[0, 0]
         far = _FACING / metre
-        tree = cKDTree(np.c_[seen, far * seen_normal])
+        tree = KDTree(np.c_[seen, far * seen_normal])
         distance, nearest = tree.query(np.c_[drawn, far * drawn_normal], distance_upper_bound=_REACH / metre)
         near = np.isfinite(distance)
         inside = np.clip((drawn - 0.7 * drawn_normal).astype(int), 0, np.array(mask.shape[::-1]) - 1)
@@ -107,7 +110,7 @@ class Outlines:
         gap = ((seen[nearest[near]] - drawn[near]) * drawn_normal[near]).sum(1) * metre
         return Outline(vertex, drawn_normal[near], gap, vertices[vertex])
 
-    def _dressed(self, outlines: list[Outline], calibration: Calibration) -> Float[Array, "24"]:
+    def _dressed(self, outlines: Sequence[Outline], calibration: Calibration) -> Float[Array, "24"]:
         """How far masks reach beyond the body at each joint's vertices, both sides alike, in the clip's median: clothes
         and hair, a shape that is not quite the person's, and what the network cuts off."""
         dressed = calibration.dressed.copy()
@@ -145,9 +148,7 @@ class Outlines:
         moved = np.einsum("na,nak->nk", project, moves)
         return -gap * weight, moved * weight[:, None], shared * weight[:, None]
 
-    def _mask(
-        self, frame: int, K: Float[Array, "3 3"]
-    ) -> tuple[Float[Array, "h w"] | None, Float[Array, "3 3"], float]:
+    def _mask(self, frame: int, K: Float[Array, "3 3"]) -> tuple[Float[Array, "h w"] | None, Float[Array, "3 3"]]:
         """The mask around the person and its camera, made smaller."""
         path = self.masks / f"{self.sightings.index[frame]:06d}.png"
         mask = decode(path, cv2.IMREAD_GRAYSCALE).astype(np.float32) / 255
@@ -156,14 +157,14 @@ class Outlines:
         low = np.maximum((points.min(0) - 0.15 * size).astype(int), 0)
         high = np.minimum((points.max(0) + 0.15 * size).astype(int) + 1, mask.shape[::-1])
         if (high - low).min() < 8:
-            return None, K, 1.0
+            return None, K
         mask = mask[low[1] : high[1], low[0] : high[0]]
         scale = min(1.0, _TALL / size)
         width, height = (max(round(n * scale), 1) for n in mask.shape[::-1])
         crop = np.diag([width / mask.shape[1], height / mask.shape[0], 1.0])
         shift = np.eye(3)
         shift[:2, 2] = -low
-        return cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA), crop @ shift @ K, scale
+        return cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA), crop @ shift @ K
 
 
 def _contour(mask: Float[Array, "h w"]) -> tuple[Float[Array, "N 2"], Float[Array, "N 2"]]:
