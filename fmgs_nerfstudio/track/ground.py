@@ -6,12 +6,14 @@ import numpy as np
 from jaxtyping import Float
 
 from fmgs_nerfstudio.arrays import Array
-from fmgs_nerfstudio.body import BodyModel
 from fmgs_nerfstudio.track.state import Shared, State
 
 
-def in_the_world(state: State, body: BodyModel) -> Float[Array, "4 4"]:
-    """World to camera: y up, x to the camera's right, the origin on the ground below the middle of the clip."""
+def in_the_world(state: State, sole: float) -> Float[Array, "4 4"]:
+    """World to camera: y up, x to the camera's right, the origin on the ground below the middle of the clip.
+
+    `sole`: how high the landmarks of feet are above the ground, metres.
+    """
     up = state.up
     right = np.array([1.0, 0.0, 0.0])
     right -= up * (right @ up)
@@ -20,5 +22,5 @@ def in_the_world(state: State, body: BodyModel) -> Float[Array, "4 4"]:
     middle = np.median(state.pelvis, axis=0)
     out = np.eye(4)
     out[:3, :3] = axes
-    out[:3, 3] = middle - up * (middle @ up + state.shared[Shared.HEIGHT])
+    out[:3, 3] = middle - up * (middle @ up + state.shared[Shared.HEIGHT] + sole)
     return out

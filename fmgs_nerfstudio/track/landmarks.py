@@ -1,7 +1,7 @@
 """What BlazePose's landmarks say of a body in SMPL's schema: where they lie on it, and how far they err.
 
 `calibration.npz` was measured on people of `fmgs-demo` by `scripts/calibrate_tracking`: offsets from SMPL's joints, a
-linear correction of the landmarks in space and of the joints' rotations, and the standard deviations that remain.
+small perceptron that corrects the landmarks in space and gives the joints' rotations, and the deviations that remain.
 """
 
 from __future__ import annotations
@@ -51,13 +51,15 @@ class Calibration:
     """Of lifted rotations about each axis, radians."""
     dressed: Float[Array, "24"]
     """How far outlines of masks are outside of the body's at the vertices that follow a joint, metres."""
+    sole: float
+    """How high the lowest of heels and toes are above the ground, metres."""
     scale: float
     """Of a clip's lifted points, relative to their size."""
     middle: Float[Array, "P"]
     spread: Float[Array, "P"]
-    weights: Float[Array, "P Q"]
-    constant: Float[Array, "Q"]
-    """Of the linear map from what is seen to corrections of the points (99) and to rotations (216)."""
+    """Of what is seen, as `in_numbers` gives it."""
+    layers: tuple[tuple[Float[Array, "M N"], Float[Array, "N"]], ...]
+    """Weights and constants of the perceptron from what is seen to corrections of the points and to rotations."""
     errors: Float[Array, "6"]
     """Of the fits of whole clips: rotation (radians), right, down, forward (relative to the distance), lean
     (radians), distance (relative)."""
@@ -67,7 +69,10 @@ class Calibration:
         """The one that comes with the package."""
         with np.load(path) as file:
             values = {name: file[name].astype(float) for name in file.files}
-        return Calibration(**values | {"scale": float(values["scale"])})
+        depth = sum(name.startswith("weights") for name in values)
+        layers = tuple((values.pop(f"weights{i}"), values.pop(f"constants{i}")) for i in range(depth))
+        scale, sole = float(values.pop("scale")), float(values.pop("sole"))
+        return Calibration(**values, scale=scale, sole=sole, layers=layers)
 
     @cached_property
     def marks(self) -> Marks:
@@ -78,14 +83,16 @@ class Calibration:
         """Points and rotations from what the network sees."""
         world, seen = in_numbers(sightings)
         frames = len(world)
-        found = ((seen - self.middle) / self.spread) @ self.weights + self.constant
-        points = world + found[:, : 3 * N_LANDMARKS].reshape(frames, N_LANDMARKS, 3)
-        turned = nearest_rotation(found[:, 3 * N_LANDMARKS :].reshape(frames, 24, 3, 3))
-        return Lifted(points, turned)
+        found = (seen - self.middle) / self.spread
+        for i, (weights, constants) in enumerate(self.layers):
+            found = (np.maximum(found, 0) if i else found) @ weights + constants
+        corrections, rotations = np.split(found, [3 * N_LANDMARKS], axis=1)
+        points = world + corrections.reshape(frames, N_LANDMARKS, 3)
+        return Lifted(points, nearest_rotation(rotations.reshape(frames, 24, 3, 3)))
 
 
 def in_numbers(sightings: Sightings) -> tuple[Float[Array, "F 33 3"], Float[Array, "F 198"]]:
-    """Landmarks from the middle of the hips in metres; and all that the calibration's linear map looks at."""
+    """Landmarks from the middle of the hips in metres; and all that the calibration's perceptron looks at."""
     hips = list(HIPS)
     world = sightings.world - sightings.world[:, hips].mean(1, keepdims=True)
     flat = sightings.landmarks - sightings.landmarks[:, hips].mean(1, keepdims=True)

@@ -1,4 +1,4 @@
-"""Normal equations of a clip: unknowns of each frame, tied to the two frames before, and a few unknowns of all frames."""
+"""Normal equations of a clip: unknowns of each frame, tied to the two before, and a few of all frames."""
 
 from __future__ import annotations
 
@@ -49,15 +49,17 @@ class NormalEquations:
         self.band[0][:, index, index] += weight**2
         self.right += weight * residual
 
-    def add_steps(self, residual: Float[Array, "T R"], moves: tuple[Float[Array, "T R n"], ...]) -> None:
-        """Rows over frames t, t + 1, ...: as many as there are `moves`."""
+    def add_steps(
+        self, residual: Float[Array, "T R"], moves: tuple[Float[Array, "T R n"], ...], first: int = 0
+    ) -> None:
+        """Rows over frames t, t + 1, ... from `first` on: as many frames as there are `moves`."""
         steps = len(residual)
         self.cost += float((residual**2).sum())
-        for i, first in enumerate(moves):
-            turned = first.swapaxes(1, 2)
-            self.right[i : i + steps] += (turned @ residual[..., None])[..., 0]
+        for i, move in enumerate(moves):
+            turned = move.swapaxes(1, 2)
+            self.right[first + i : first + i + steps] += (turned @ residual[..., None])[..., 0]
             for j in range(i + 1):
-                self.band[i - j, j : j + steps] += turned @ moves[j]
+                self.band[i - j, first + j : first + j + steps] += turned @ moves[j]
 
     def add_shared(self, residual: Float[Array, "R"], slope: Float[Array, "R g"]) -> None:
         """Rows of what all frames share."""

@@ -18,10 +18,12 @@ _LARGEST_TURN = 0.5  # radians that a joint may turn in one step
 class Shared(IntEnum):
     """Unknowns that all frames share, from the end; the shape is before them."""
 
-    FOCAL = -5
+    FOCAL = -6
     """Logarithm of the focal length in pixels."""
-    SCALE = -4
+    SCALE = -5
     """Logarithm of the lifted points' size."""
+    LEAN = -4
+    """By which lifted points and rotations must turn about the camera's horizontal axis, radians."""
     PITCH = -3
     """Of the camera, downward, radians."""
     ROLL = -2
@@ -45,7 +47,12 @@ class State:
 
     @property
     def betas(self) -> Float[Array, "S"]:
-        return self.shared[: Shared.FOCAL]
+        return self.shared[: self.shapes]
+
+    @property
+    def shapes(self) -> int:
+        """How many."""
+        return self.skeleton.shaped.shape[-1]
 
     @property
     def focal(self) -> float:

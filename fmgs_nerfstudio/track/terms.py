@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -12,26 +13,34 @@ from fmgs_nerfstudio.body import BodyModel
 from fmgs_nerfstudio.body.model import N_JOINTS
 from fmgs_nerfstudio.track.chain import (
     PER_FRAME,
+    Marks,
     Posed,
+    exponential,
     inverse_right_jacobian,
     logarithm,
 )
 from fmgs_nerfstudio.track.landmarks import FEET, HIPS, Calibration, Lifted, along_rays
 from fmgs_nerfstudio.track.least_squares import NormalEquations
 from fmgs_nerfstudio.track.pose_prior import beyond_limits, usual_pose
-from fmgs_nerfstudio.track.records import N_LANDMARKS, Sightings
+from fmgs_nerfstudio.track.records import Sightings
 from fmgs_nerfstudio.track.state import Shared, State, up_of
 
 _CHUNK = 64  # frames whose derivatives are held at once
+_NEAR, _LEAST_SCORE = 0.1, 0.03  # metres before the camera; what an unseen landmark counts
 _HEAVY_TAIL = 4.0  # degrees of freedom of Student's t
 _CORRELATED = 0.12  # seconds in which errors of the network stay the same
 # How restless: variance of the velocity that a second adds, of turns (rad^2/s^3) and of the pelvis (m^2/s^3).
 _RESTLESS = np.array([40, 60, 60, 5, 100, 100, 5, 60, 60, 5, 5, 5, 20, 10, 10, 30, 150, 150, 150, 150, 60, 60, 5, 5.0])
-_PELVIS_RESTLESS = np.array([4.0, 6.0, 4.0])
-_CONTACT, _SAME_PLANE = 0.03, 0.015  # metres: how much higher the other foot may be; unevenness of what a foot stands on
-_SLIDING = 0.10  # metres a second of a foot that stands
-_UPRIGHT, _UPRIGHT_ONCE = 0.05, 0.20  # radians, of the mean over a clip, and of one frame
-_FRAMES_OF_SHAPE = 3.0  # that a clip counts as, for what its landmarks get wrong of a shape they get wrong all the time
+_PELVIS_RESTLESS = np.array([0.5, 1.5, 0.5])
+_CONTACT, _SAME_PLANE = (
+    0.03,
+    0.015,
+)  # metres: how much higher the other foot may be; of a ground's unevenness
+_SLIDING = 0.01  # metres that a foot that stands moves in a second, at random
+_UPRIGHT, _ERECT = 0.04, 0.06  # radians: of a clip's backs in the mean, and of one that is held upright
+_BACK = Marks(np.array([0, 12]), np.array([0, 12]), np.zeros((2, 3)))
+_LEAN = 0.07  # radians by which a clip's lifted points lean, all alike
+_FRAMES_OF_SHAPE = 0.3  # that a clip counts as, for what its landmarks get wrong of a shape they get wrong all the time
 _STATURE = 0.002  # of a given height, relative: stronger than what landmarks say of it
 _HELD = 1e4
 _LEVEL = 0.03  # radians of a camera's roll
@@ -108,6 +117,8 @@ def gather(state: State, evidence: Evidence, grounded: bool) -> NormalEquations:
         see(equations, state, posed, evidence, chunk, share[chunk])
         if grounded:
             stand(equations, state, posed, evidence, chunk, share[chunk], frames)
+            if (pairs := slice(first, min(chunk.stop, frames - 1))).stop > first:
+                stay(equations, state, evidence, pairs, share)
     behave(equations, state, share)
     be_smooth(equations, state, evidence.sightings.time)
     suppose(equations, state, evidence)
@@ -118,54 +129,107 @@ def see(
     equations: NormalEquations, state: State, posed: Posed, evidence: Evidence, chunk: slice, share: Float[Array, "C"]
 ) -> None:
     """Landmarks in the image, their lifted points and rotations."""
-    calibration, sightings = evidence.calibration, evidence.sightings
-    frames = chunk.stop - chunk.start
-    points, arms = posed.points(calibration.marks)
-    moves, by_shape = posed.moves(arms), posed.by_shape[:, calibration.marks.joint]
-    score = np.sqrt(np.clip(sightings.score[chunk], 0.03, 1)) * share[:, None]
-    shapes = len(state.betas)
+    marks = evidence.calibration.marks
+    points, arms = posed.points(marks)
+    at = _Points(points, posed.moves(arms), posed.by_shape[:, marks.joint])
+    weight = np.sqrt(np.clip(evidence.sightings.score[chunk], _LEAST_SCORE, 1))[..., None] * share[:, None, None]
+    see_in_image(equations, state, at, evidence, chunk, weight, posed.joints[:, :1, 2:])
+    rays = along_rays(evidence.sightings.landmarks[chunk][:, list(HIPS)].mean(1), state.K)
+    lean = exponential(np.array([state.shared[Shared.LEAN], 0.0, 0.0]))
+    see_in_space(equations, state, at, evidence.lifted.points[chunk] @ lean.T, rays, evidence, chunk, weight)
+    if np.isfinite(evidence.calibration.turn).any():
+        turned = (rays @ lean)[:, None] @ evidence.lifted.turned[chunk]
+        see_turned(equations, state, posed, turned, rays, evidence, chunk, share)
 
-    away = np.maximum(points[..., 2:], 0.1)
-    flat = points[..., :2] / away
-    error = state.focal * flat + state.middle - sightings.landmarks[chunk]
-    metre = posed.joints[:, :1, 2:] / state.focal / calibration.across[:, None]  # one pixel, in standard deviations
-    error = error * metre
-    weight = robust(error * score[..., None]) * score[..., None] * metre
-    by_point = np.zeros((*flat.shape, 3))
-    by_point[..., 0, 0] = by_point[..., 1, 1] = 1
-    by_point[..., 2] = -flat
-    by_point *= (state.focal / away * weight)[..., None]
-    shared = np.zeros((frames, N_LANDMARKS, 2, len(state.shared)))
-    shared[..., :shapes] = by_point @ by_shape
+
+class _Points(NamedTuple):
+    """Landmarks on the guess."""
+
+    at: Float[Array, "C 33 3"]
+    moves: Float[Array, "C 33 3 75"]
+    by_shape: Float[Array, "C 33 3 S"]
+
+
+def see_in_image(
+    equations: NormalEquations,
+    state: State,
+    points: _Points,
+    evidence: Evidence,
+    chunk: slice,
+    weight: Float[Array, "C 33 1"],
+    away: Float[Array, "C 1 1"],
+) -> None:
+    """Where landmarks are; they err by metres at the person's distance `away`."""
+    z = np.maximum(points.at[..., 2:], _NEAR)
+    flat = points.at[..., :2] / z
+    scale = away / state.focal / evidence.calibration.across[:, None]
+    error = state.focal * flat + state.middle - evidence.sightings.landmarks[chunk]
+    weight = weight * robust(error * scale * weight) * scale
+    project = np.zeros((*flat.shape, 3))
+    project[..., 0, 0] = project[..., 1, 1] = 1
+    project[..., 2] = -flat
+    project *= (state.focal / z * weight)[..., None]
+    shared = np.zeros((*flat.shape, len(state.shared)))
+    shared[..., : state.shapes] = project @ points.by_shape
     shared[..., Shared.FOCAL] = state.focal * flat * weight
-    rows = (error / metre * weight).reshape(frames, -1)
-    equations.add(
-        chunk, rows, (by_point @ moves).reshape(frames, -1, PER_FRAME), shared.reshape(frames, -1, shared.shape[-1])
-    )
+    _add(equations, chunk, error * weight, project @ points.moves, shared)
 
+
+def see_in_space(
+    equations: NormalEquations,
+    state: State,
+    points: _Points,
+    lifted: Float[Array, "C 33 3"],
+    rays: Float[Array, "C 3 3"],
+    evidence: Evidence,
+    chunk: slice,
+    weight: Float[Array, "C 33 1"],
+) -> None:
+    """Where landmarks are from the middle of the hips, along the `rays` to it and across; sizes may all be wrong."""
     hips = list(HIPS)
-    rays = along_rays(sightings.landmarks[chunk][:, hips].mean(1), state.K)
-    size = np.exp(state.shared[Shared.SCALE])
+    lifted = lifted * np.exp(state.shared[Shared.SCALE])
     back = rays.swapaxes(-1, -2)[:, None]
-    from_hips = points - points[:, hips].mean(1, keepdims=True)
-    error = ((back @ from_hips[..., None])[..., 0] - size * evidence.lifted.points[chunk]) / calibration.space
-    weight = robust(error * score[..., None]) * score[..., None] / calibration.space
+    at, moves, by_shape = (value - value[:, hips].mean(1, keepdims=True) for value in points)
+    error = (back @ at[..., None])[..., 0] - lifted
+    weight = weight * robust(error / evidence.calibration.space * weight) / evidence.calibration.space
     turned = back * weight[..., None]
-    shared = np.zeros((frames, N_LANDMARKS, 3, len(state.shared)))
-    shared[..., :shapes] = turned @ (by_shape - by_shape[:, hips].mean(1, keepdims=True))
-    shared[..., Shared.SCALE] = -size * evidence.lifted.points[chunk] * weight
-    rows = (error * calibration.space * weight).reshape(frames, -1)
-    moved = turned @ (moves - moves[:, hips].mean(1, keepdims=True))
-    equations.add(chunk, rows, moved.reshape(frames, -1, PER_FRAME), shared.reshape(frames, -1, shared.shape[-1]))
+    shared = np.zeros((*error.shape, len(state.shared)))
+    shared[..., : state.shapes] = turned @ by_shape
+    shared[..., Shared.SCALE] = -lifted * weight
+    shared[..., Shared.LEAN] = -np.cross([1.0, 0.0, 0.0], lifted) * weight
+    _add(equations, chunk, error * weight, turned @ moves, shared)
 
-    if np.isfinite(calibration.turn).any():
-        seen = rays[:, None] @ evidence.lifted.turned[chunk]
-        vectors = logarithm(seen.swapaxes(-1, -2) @ posed.turned)
-        error = vectors / calibration.turn[:, None] * share[:, None, None]
-        weight = robust(error) / calibration.turn[:, None] * share[:, None, None]
-        slope = inverse_right_jacobian(vectors) * weight[..., None]
-        moved = (slope @ posed.turns()).reshape(frames, -1, PER_FRAME)
-        equations.add(chunk, (vectors * weight).reshape(frames, -1), moved)
+
+def see_turned(
+    equations: NormalEquations,
+    state: State,
+    posed: Posed,
+    turned: Float[Array, "C 24 3 3"],
+    rays: Float[Array, "C 3 3"],
+    evidence: Evidence,
+    chunk: slice,
+    share: Float[Array, "C"],
+) -> None:
+    """How joints are turned in the camera."""
+    vectors = logarithm(turned.swapaxes(-1, -2) @ posed.turned)
+    scale = share[:, None, None] / evidence.calibration.turn[:, None]
+    weight = robust(vectors * scale) * scale
+    slope = inverse_right_jacobian(vectors) * weight[..., None]
+    shared = np.zeros((*vectors.shape, len(state.shared)))
+    shared[..., Shared.LEAN] = -(slope @ (posed.turned.swapaxes(-1, -2) @ rays[:, None, :, :1]))[..., 0]
+    _add(equations, chunk, vectors * weight, slope @ posed.turns(), shared)
+
+
+def _add(
+    equations: NormalEquations,
+    chunk: slice,
+    residual: Float[Array, "C M D"],
+    moves: Float[Array, "C M D 75"],
+    shared: Float[Array, "C M D G"],
+) -> None:
+    frames = len(residual)
+    rows, moved = residual.reshape(frames, -1), moves.reshape(frames, -1, PER_FRAME)
+    equations.add(chunk, rows, moved, shared.reshape(frames, -1, shared.shape[-1]))
 
 
 def behave(equations: NormalEquations, state: State, share: Float[Array, "F"]) -> None:
@@ -180,9 +244,7 @@ def behave(equations: NormalEquations, state: State, share: Float[Array, "F"]) -
         blocks = np.zeros((len(vectors), N_JOINTS - 1, 3, PER_FRAME))
         for joint in range(1, N_JOINTS):
             blocks[:, joint - 1, :, 3 * joint : 3 * joint + 3] = slopes[:, joint - 1]
-        equations.add(
-            slice(None), residual.reshape(len(vectors), -1), blocks.reshape(len(vectors), -1, PER_FRAME)
-        )
+        equations.add(slice(None), residual.reshape(len(vectors), -1), blocks.reshape(len(vectors), -1, PER_FRAME))
 
 
 def be_smooth(equations: NormalEquations, state: State, time: Float[Array, "F"]) -> None:
@@ -224,15 +286,14 @@ def stand(
     share: Float[Array, "C"],
     total: int,
 ) -> None:
-    """The lower foot is on the ground, and a body is above its feet in the mean of a clip."""
+    """The lower foot is on the ground, and backs are upright, most of the time."""
     points, arms = posed.points(evidence.calibration.marks)
     feet = list(FEET)
     up, by_tilt = up_of(state.shared)
     moves, by_shape = posed.moves(arms[:, feet]), posed.by_shape[:, evidence.calibration.marks.joint[feet]]
     feet_at = points[:, feet]
     height = feet_at @ up
-    carries = np.exp(-(height - height.min(1, keepdims=True)) / _CONTACT)
-    carries /= carries.sum(1, keepdims=True)
+    carries = _carrying(height)
     error = height + state.shared[Shared.HEIGHT]
     scale = np.sqrt(carries) * share[:, None] / _SAME_PLANE
     weight = robust((error * scale)[..., None])[..., 0] * scale
@@ -242,27 +303,54 @@ def stand(
     shared[..., Shared.HEIGHT] = 1
     equations.add(chunk, error * weight, (up @ moves) * weight[..., None], shared * weight[..., None])
 
-    # From what carries the body to the middle of its mass, about: between pelvis and chest.
-    foot = (carries[..., None] * feet_at).sum(1)
-    mass = posed.joints[:, [0, 9]].mean(1)
-    axis = mass - foot
-    length = np.linalg.norm(axis, axis=-1, keepdims=True)
-    error = axis / length - up
-    once = share / np.maximum(_UPRIGHT * np.sqrt(total * np.mean(share**2)), _UPRIGHT_ONCE)
-    weight = robust((error * once[:, None])[:, None])[:, 0] * once[:, None]
+    points, arms = posed.points(_BACK)
+    back = points[:, 1] - points[:, 0]
+    length = np.linalg.norm(back, axis=-1)[:, None]
+    axis = back / length
+    error = axis - up
+    erect = robust((error / _ERECT)[:, None])[:, 0]
+    weight = erect * share[:, None] / (_UPRIGHT * np.sqrt(total))
+    aside = (np.eye(3) - axis[:, :, None] * axis[:, None]) * (weight / length)[..., None]
+    moves, by_shape = posed.moves(arms), posed.by_shape[:, _BACK.joint]
     shared = np.zeros((*error.shape, len(state.shared)))
-    shared[..., [Shared.PITCH, Shared.ROLL]] = -by_tilt
-    none = np.zeros((*error.shape, PER_FRAME))
-    equations.add(chunk, error * weight, none, shared * weight[..., None])
+    shared[..., : len(state.betas)] = aside @ (by_shape[:, 1] - by_shape[:, 0])
+    shared[..., [Shared.PITCH, Shared.ROLL]] = -by_tilt * weight[..., None]
+    equations.add(chunk, error * weight, aside @ (moves[:, 1] - moves[:, 0]), shared)
+
+
+def stay(equations: NormalEquations, state: State, evidence: Evidence, chunk: slice, share: Float[Array, "F"]) -> None:
+    """A foot on the ground stays where it is, from the frames of `chunk` to those after them."""
+    both = slice(chunk.start, chunk.stop + 1)
+    posed = state.posed(both)
+    feet = list(FEET)
+    marks = evidence.calibration.marks
+    points, arms = posed.points(Marks(marks.joint[feet], marks.axes[feet], marks.offset[feet]))
+    moves = posed.moves(arms)
+    carries = _carrying(points @ state.up)
+    step = np.maximum(np.diff(evidence.sightings.time[both]), 1e-3)[:, None]
+    scale = np.sqrt(carries[1:] * carries[:-1] * share[chunk, None] ** 2 / step) / _SLIDING
+    error = np.diff(points, axis=0)
+    weight = robust(error * scale[..., None]) * scale[..., None]
+    count = len(error)
+    rows = (error * weight).reshape(count, -1)
+    earlier, later = ((m * weight[..., None]).reshape(count, -1, PER_FRAME) for m in (-moves[:-1], moves[1:]))
+    equations.add_steps(rows, (earlier, later), first=chunk.start)
+
+
+def _carrying(height: Float[Array, "F 4"]) -> Float[Array, "F 4"]:
+    """How much of the body heels and toes carry, by their heights."""
+    carries = np.exp(-(height - height.min(1, keepdims=True)) / _CONTACT)
+    return carries / carries.sum(1, keepdims=True)
 
 
 def suppose(equations: NormalEquations, state: State, evidence: Evidence) -> None:
     """What is likely of shape, focal length and camera before anything is seen."""
     middle, weight = np.zeros(len(state.shared)), np.ones(len(state.shared))
     middle[Shared.FOCAL], weight[Shared.FOCAL] = np.log(evidence.focal), 1 / max(evidence.focal_spread, 1e-6)
-    shapes = len(state.betas)
+    shapes = state.shapes
     weight[:shapes] = np.sqrt(1 + (evidence.share() ** 2).sum() / _FRAMES_OF_SHAPE)
     weight[Shared.SCALE] = 1 / evidence.calibration.scale
+    weight[Shared.LEAN] = 1 / _LEAN
     weight[Shared.PITCH], weight[Shared.ROLL] = 1 / 0.5, 1 / _LEVEL
     middle[Shared.HEIGHT], weight[Shared.HEIGHT] = 1.3, 1 / 0.6
     if evidence.held is not None:
