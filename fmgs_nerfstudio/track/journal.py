@@ -93,7 +93,7 @@ class Journal:
 
 def _state(follower: Follower, scene: Scene) -> dict[str, Array]:
     state: dict[str, Array] = {
-        "follower": np.array([follower.time, follower.misses], float),
+        "follower": np.array([follower.time, follower.misses, follower.blocked], float),
         "scene": np.array([scene.shift, scene.told], float),
         "path": scene.path,
     }
@@ -101,14 +101,17 @@ def _state(follower: Follower, scene: Scene) -> dict[str, Array]:
         state["last"] = np.array([*follower.last.centre, follower.last.side, follower.last.angle])
     if follower.colours is not None:
         state["colours"] = follower.colours
+    if follower.recent is not None:
+        state["recent"] = follower.recent
     if scene.grey is not None and scene.clear is not None:
         state |= {"grey": scene.grey, "clear": scene.clear}
     return state
 
 
 def _restore(content: dict[str, Array], follower: Follower, scene: Scene) -> None:
-    follower.time, follower.misses = float(content["follower"][0]), int(content["follower"][1])
-    follower.colours = content.get("colours")
+    time, misses, blocked = content["follower"].tolist()
+    follower.time, follower.misses, follower.blocked = time, int(misses), blocked
+    follower.colours, follower.recent = content.get("colours"), content.get("recent")
     scene.shift, scene.told = float(content["scene"][0]), int(content["scene"][1])
     scene.path, scene.grey, scene.clear = content["path"], content.get("grey"), content.get("clear")
     if "last" in content:

@@ -29,7 +29,7 @@ _DETECTOR_SIDE, _GRIDS = 224, ((28, 2), (14, 2), (7, 6))  # rows and columns, an
 _OVERLAP = 0.3  # intersection over union of boxes of the same face
 _MARGIN = 1.25  # of a region around the circle through a person's ends
 _MIRRORED = [0, 4, 5, 6, 1, 2, 3, *(i + 1 if i % 2 else i - 1 for i in range(7, N_LANDMARKS))]
-_HEATMAP, _WINDOW, _SURE = 64, 7, 0.5  # cells; cells around a landmark; heat below which it is not moved
+_HEATMAP, _WINDOW, _SURE = 64, 7, 0.25  # cells; cells around a landmark; heat below which it is not moved
 
 
 @dataclass(frozen=True)
