@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from fmgs_dataparsers.capture import Capture, Uncertainty
+from fmgs_dataparsers.parser import FMGSDataParserConfig
+from nerfstudio.data.scene_box import SceneBox
 from scipy.spatial.transform import Rotation
 from support.small_avatar import small_avatar
+from support.trainer_runs import config_for, train
+from support.zju_capture import write_capture
 
 from fmgs_nerfstudio import losses
 from fmgs_nerfstudio.body.pose_table import PoseTable
+from fmgs_nerfstudio.evaluation.runs import open_run
 from fmgs_nerfstudio.fit_errors import expected_errors, inverse_left_jacobian, settled_sigma, sigma_of
-from fmgs_nerfstudio.model import FMGSModel
+from fmgs_nerfstudio.model import FMGSModel, FMGSModelConfig
 from fmgs_nerfstudio.rendering import Camera
+from fmgs_nerfstudio.schedule import Schedule
 
 SIGMA = Uncertainty(0.1, (0.01, 0.02, 0.03), 0.05, 0.04, 0.0)
 
@@ -122,6 +130,48 @@ def test_an_option_states_it_or_denies_it() -> None:
     assert settled_sigma("stated", says) == numbers
 
 
+def test_a_capture_that_states_it_is_trained_by_it(tmp_path: Path) -> None:
+    write_capture(tmp_path / "CoreView_1")
+    metadata = FMGSDataParserConfig(data=tmp_path / "CoreView_1").setup().get_dataparser_outputs("train").metadata
+    metadata["capture"] = dataclasses.replace(metadata["capture"], uncertainty=SIGMA)
+    config = FMGSModelConfig(n_vertices=6890)
+    model = config.setup(scene_box=SceneBox(torch.eye(3)[:2]), num_train_data=3, metadata=metadata)
+    groups = model.get_param_groups()
+    assert len(groups["pose_errors"]) == 3
+    assert [tuple(parameter.shape) for parameter in groups["clip"]] == [(2,)]
+    assert "poses" not in groups
+    assert "L_pose" in model.objective.terms
+    assert model.pose_start == pytest.approx(0.4 * 0.015 / 0.1)
+    assert small_avatar().pose_start == 0.4
+    config.pose_sigma = "none"
+    model = config.setup(scene_box=SceneBox(torch.eye(3)[:2]), num_train_data=3, metadata=metadata)
+    assert model.poses.clip is None
+    assert model.pose_start == 0.4
+
+
+def test_poses_move_by_what_is_stated(tmp_path: Path) -> None:
+    """Ten times the uncertainty moves poses further, by the method's own rates; and the run opens again as it was."""
+    write_capture(tmp_path / "CoreView_1")
+    moved = []
+    for name, factor in (("sure", 1.0), ("unsure", 10.0)):
+        made = config_for(tmp_path / "CoreView_1", tmp_path / name, 4)
+        place = 0.004 * factor
+        made.pipeline.model.pose_sigma = (0.01 * factor, place, place, place, 0.01 * factor, 0.01 * factor)
+        made.pipeline.model.schedule = Schedule(skinning_fit_steps=10, pose_start=0.0)
+        made.save_config()
+        model: Any = train(made).pipeline.model
+        moved.append([(fit - now).abs().max() for fit, now in zip(_fits(model), model.poses.all(), strict=True)])
+        opened = open_run(made.get_base_dir()).model
+        assert all(torch.equal(a, b) for a, b in zip(opened.poses.all(), model.poses.all(), strict=True))
+        assert opened.poses.clip is not None
+        assert opened.poses.clip.any()
+    assert all(3 * sure < unsure for sure, unsure in zip(*moved, strict=True))
+
+
+def _fits(model: FMGSModel) -> tuple[torch.Tensor, torch.Tensor]:
+    return model.poses.pose, model.poses.transl
+
+
 def test_the_prior_of_corrections() -> None:
     assert losses.pose_prior_loss(torch.tensor([3.0, -1.0, 0.0, 0.0]), torch.tensor([1.0, 2.0])) == 5
 
@@ -130,7 +180,8 @@ def test_lean_and_distance_of_a_clip_are_recovered() -> None:
     """Of pictures that the avatar itself made, by fits that lean by 3 degrees and are 40 mm too far away."""
     model, own = small_avatar(), capture()
     view = own.cameras["Camera_B1"].world_to_camera
-    camera = Camera(*(torch.from_numpy(value).float() for value in (view, own.intrinsics("Camera_B1")[0])), 64, 64)
+    viewmat, K = (torch.from_numpy(value).float() for value in (view, own.intrinsics("Camera_B1")[0]))
+    camera = Camera(viewmat, K, 64, 64)
     exact = table_of(None)
     pictures = [drawn(model, exact, frame.pose_id, camera).detach() for frame in own.splits["train"]]
     off = {"poses": own.poses.copy(), "transl": own.transl.copy()}

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from fmgs_nerfstudio.kernels.constants import constant
 from fmgs_nerfstudio.parameters import Parameters, TrainedPart
 
-
 _PLACE_STEP = 4.0
-"""Standard deviations that one of a parameter stands for: images see a place's less than a joint's, so it walks more."""
+"""Standard deviations that one of a place's parameters stands for: images see them less than those of joints."""
 
 
 class ExpectedErrors(NamedTuple):
