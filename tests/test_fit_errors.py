@@ -71,12 +71,35 @@ def test_a_unit_is_one_standard_deviation_of_each_kind() -> None:
     assert not transl.any()
     for index, expected in ((72, [0.04, 0, 0]), (73, [0, 0.08, 0])):
         np.testing.assert_allclose(view[:3, :3] @ moved(poses.corrections[row], index)[1], expected, atol=1e-6)
-    for step in (moved(poses.corrections[row], 74)[1] / 0.12, moved(poses.clip, 0)[1] / 0.04):
+    # a third of it is common to the three frames, and the clip's
+    for step in (moved(poses.corrections[row], 74)[1] / 0.12 * 3 / 2, moved(poses.clip, 0)[1] / 0.04):
         assert np.linalg.norm(step) == pytest.approx(1, abs=1e-5)
         before = view[:3, :3] @ (own.transl[frame.pose_id] + pelvis) + view[:3, 3]
         after = before + view[:3, :3] @ step
         assert after[2] > before[2]  # farther
         np.testing.assert_allclose(after[:2] / after[2], before[:2] / before[2], atol=1e-6)
+
+
+def test_frames_do_not_move_the_distance_of_the_clip() -> None:
+    """What they have in common along the ray, which clothes would have them learn, moves none; the rest does."""
+    poses = table_of(SIGMA)
+    with torch.no_grad():
+        for value, own in zip((0.5, 0.7, 0.9), poses.corrections, strict=True):
+            own[74] = value
+    moved = [(poses(row)[1] - poses.transl[row]) @ poses.one_position[row][:, 2] / 0.03**2 for row in range(3)]
+    torch.testing.assert_close(torch.stack(moved), torch.tensor([-0.8, 0.0, 0.8]), atol=1e-5, rtol=0)
+    poses(0)[1].sum().backward()
+    assert poses.corrections[0].grad is not None
+    assert poses.corrections[1].grad is None  # Adam would move what is not in the batch
+
+
+def test_the_clip_waits_for_the_clothes() -> None:
+    poses = table_of(SIGMA)
+    assert poses.clip is not None
+    with torch.no_grad():
+        poses.clip.fill_(1)
+        assert torch.equal(poses(0, whole=False)[1], poses.transl[0])
+        assert not torch.equal(poses(0)[1], poses.transl[0])
 
 
 def test_the_clip_leans_as_a_whole_about_the_cameras_horizontal_axis() -> None:
@@ -147,6 +170,14 @@ def test_a_capture_that_states_it_is_trained_by_it(tmp_path: Path) -> None:
     model = config.setup(scene_box=SceneBox(torch.eye(3)[:2]), num_train_data=3, metadata=metadata)
     assert model.poses.clip is None
     assert model.pose_start == 0.4
+
+
+def test_the_further_fits_may_be_off_the_earlier_they_are_refined() -> None:
+    schedule = Schedule(pose_start=0.4)
+    assert [schedule.pose_start_for(sigma) for sigma in (0.0, 0.01, 0.015)] == [0.4] * 3
+    assert schedule.pose_start_for(0.15) == pytest.approx(0.04)
+    assert [schedule.clip_start_for(sigma) for sigma in (0.0, 0.02, 0.035)] == [0.4] * 3
+    assert schedule.clip_start_for(0.35) == pytest.approx(0.04)
 
 
 def test_poses_move_by_what_is_stated(tmp_path: Path) -> None:
