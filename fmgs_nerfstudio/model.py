@@ -148,6 +148,7 @@ class FMGSModel(Model):
             errors=expected_errors(capture, sigma, joints[0]) if sigma else None,
         )
         self.pose_start = config.schedule.pose_start_for(sigma.rotation if sigma else 0.0)
+        self.clip_start = config.schedule.clip_start_for(sigma.distance if sigma else 0.0)
         log(
             f"Poses are refined after {self.pose_start:.0%} of the run"
             if self.poses.corrections
@@ -216,8 +217,8 @@ class FMGSModel(Model):
 
     def pose_avatar(self, pose_id: int) -> Avatar:
         """The avatar in a pose of the capture, refined as soon as training refines poses."""
-        refine = not self.training or self._started(self.pose_start)
-        return self.pose_avatar_at(*self.poses(pose_id, refine))
+        refine, whole = (not self.training or self._started(start) for start in (self.pose_start, self.clip_start))
+        return self.pose_avatar_at(*self.poses(pose_id, refine, whole))
 
     def pose_avatar_at(self, pose: Float[Tensor, "72"], transl: Float[Tensor, "3"]) -> Avatar:
         """Canonical surfels, corrected for the pose, and their way to the observed world (Fig. 1, a to c).

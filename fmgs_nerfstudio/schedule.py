@@ -9,6 +9,12 @@ from nerfstudio.engine.schedulers import Scheduler, SchedulerConfig
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+_TUNED_TO = 0.015
+"""Radians: a joint's error in the demo's fits, to which `pose_start` was tuned."""
+
+_WORTH_OF_CLOTHES = 0.035
+"""Metres: so much nearer comes an exact clip of the demo, three metres away, before clothes are learned."""
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -26,8 +32,15 @@ class Schedule:
     """Steps that fit the skinning field to the body model's weights before training."""
 
     def pose_start_for(self, rotation: float) -> float:
-        """The earlier, the further joints' rotations may be off (standard deviation, radians; 0: unknown)."""
-        return self.pose_start
+        """The earlier, the further joints' rotations may be off (standard deviation, radians; 0: not known): what
+        clothes are missing then weighs less, and what fields would learn from wrong poses more."""
+        return self.pose_start * min(_TUNED_TO / rotation, 1.0) if rotation > 0 else self.pose_start
+
+    def clip_start_for(self, distance: float) -> float:
+        """When lean and distance of the whole clip are refined: the earlier, the further the distance may be off
+        (standard deviation, metres), but not before the clothes are there where that is not much more than they are
+        worth: a naked avatar comes nearer to cover their outline."""
+        return self.pose_start * min(_WORTH_OF_CLOTHES / distance, 1.0) if distance > 0 else self.pose_start
 
 
 @dataclass

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from fmgs_dataparsers.capture import Capture, Uncertainty
+from fmgs_dataparsers.parser import FMGSDataParserConfig
+from nerfstudio.data.scene_box import SceneBox
 from scipy.spatial.transform import Rotation
 from support.small_avatar import small_avatar
+from support.trainer_runs import config_for, train
+from support.zju_capture import write_capture
 
 from fmgs_nerfstudio import losses
 from fmgs_nerfstudio.body.pose_table import PoseTable
+from fmgs_nerfstudio.evaluation.runs import open_run
 from fmgs_nerfstudio.fit_errors import expected_errors, inverse_left_jacobian, settled_sigma, sigma_of
-from fmgs_nerfstudio.model import FMGSModel
+from fmgs_nerfstudio.model import FMGSModel, FMGSModelConfig
 from fmgs_nerfstudio.rendering import Camera
+from fmgs_nerfstudio.schedule import Schedule
 
 SIGMA = Uncertainty(0.1, (0.01, 0.02, 0.03), 0.05, 0.04, 0.0)
 
@@ -63,12 +71,35 @@ def test_a_unit_is_one_standard_deviation_of_each_kind() -> None:
     assert not transl.any()
     for index, expected in ((72, [0.04, 0, 0]), (73, [0, 0.08, 0])):
         np.testing.assert_allclose(view[:3, :3] @ moved(poses.corrections[row], index)[1], expected, atol=1e-6)
-    for step in (moved(poses.corrections[row], 74)[1] / 0.12, moved(poses.clip, 0)[1] / 0.04):
+    # a third of it is common to the three frames, and the clip's
+    for step in (moved(poses.corrections[row], 74)[1] / 0.12 * 3 / 2, moved(poses.clip, 0)[1] / 0.04):
         assert np.linalg.norm(step) == pytest.approx(1, abs=1e-5)
         before = view[:3, :3] @ (own.transl[frame.pose_id] + pelvis) + view[:3, 3]
         after = before + view[:3, :3] @ step
         assert after[2] > before[2]  # farther
         np.testing.assert_allclose(after[:2] / after[2], before[:2] / before[2], atol=1e-6)
+
+
+def test_frames_do_not_move_the_distance_of_the_clip() -> None:
+    """What they have in common along the ray, which clothes would have them learn, moves none; the rest does."""
+    poses = table_of(SIGMA)
+    with torch.no_grad():
+        for value, own in zip((0.5, 0.7, 0.9), poses.corrections, strict=True):
+            own[74] = value
+    moved = [(poses(row)[1] - poses.transl[row]) @ poses.one_position[row][:, 2] / 0.03**2 for row in range(3)]
+    torch.testing.assert_close(torch.stack(moved), torch.tensor([-0.8, 0.0, 0.8]), atol=1e-5, rtol=0)
+    poses(0)[1].sum().backward()
+    assert poses.corrections[0].grad is not None
+    assert poses.corrections[1].grad is None  # Adam would move what is not in the batch
+
+
+def test_the_clip_waits_for_the_clothes() -> None:
+    poses = table_of(SIGMA)
+    assert poses.clip is not None
+    with torch.no_grad():
+        poses.clip.fill_(1)
+        assert torch.equal(poses(0, whole=False)[1], poses.transl[0])
+        assert not torch.equal(poses(0)[1], poses.transl[0])
 
 
 def test_the_clip_leans_as_a_whole_about_the_cameras_horizontal_axis() -> None:
@@ -122,6 +153,56 @@ def test_an_option_states_it_or_denies_it() -> None:
     assert settled_sigma("stated", says) == numbers
 
 
+def test_a_capture_that_states_it_is_trained_by_it(tmp_path: Path) -> None:
+    write_capture(tmp_path / "CoreView_1")
+    metadata = FMGSDataParserConfig(data=tmp_path / "CoreView_1").setup().get_dataparser_outputs("train").metadata
+    metadata["capture"] = dataclasses.replace(metadata["capture"], uncertainty=SIGMA)
+    config = FMGSModelConfig(n_vertices=6890)
+    model = config.setup(scene_box=SceneBox(torch.eye(3)[:2]), num_train_data=3, metadata=metadata)
+    groups = model.get_param_groups()
+    assert len(groups["pose_errors"]) == 3
+    assert [tuple(parameter.shape) for parameter in groups["clip"]] == [(2,)]
+    assert "poses" not in groups
+    assert "L_pose" in model.objective.terms
+    assert model.pose_start == pytest.approx(0.4 * 0.015 / 0.1)
+    assert small_avatar().pose_start == 0.4
+    config.pose_sigma = "none"
+    model = config.setup(scene_box=SceneBox(torch.eye(3)[:2]), num_train_data=3, metadata=metadata)
+    assert model.poses.clip is None
+    assert model.pose_start == 0.4
+
+
+def test_the_further_fits_may_be_off_the_earlier_they_are_refined() -> None:
+    schedule = Schedule(pose_start=0.4)
+    assert [schedule.pose_start_for(sigma) for sigma in (0.0, 0.01, 0.015)] == [0.4] * 3
+    assert schedule.pose_start_for(0.15) == pytest.approx(0.04)
+    assert [schedule.clip_start_for(sigma) for sigma in (0.0, 0.02, 0.035)] == [0.4] * 3
+    assert schedule.clip_start_for(0.35) == pytest.approx(0.04)
+
+
+def test_poses_move_by_what_is_stated(tmp_path: Path) -> None:
+    """Ten times the uncertainty moves poses further, by the method's own rates; and the run opens again as it was."""
+    write_capture(tmp_path / "CoreView_1")
+    moved = []
+    for name, factor in (("sure", 1.0), ("unsure", 10.0)):
+        made = config_for(tmp_path / "CoreView_1", tmp_path / name, 4)
+        place = 0.004 * factor
+        made.pipeline.model.pose_sigma = (0.01 * factor, place, place, place, 0.01 * factor, 0.01 * factor)
+        made.pipeline.model.schedule = Schedule(skinning_fit_steps=10, pose_start=0.0)
+        made.save_config()
+        model: Any = train(made).pipeline.model
+        moved.append([(fit - now).abs().max() for fit, now in zip(_fits(model), model.poses.all(), strict=True)])
+        opened = open_run(made.get_base_dir()).model
+        assert all(torch.equal(a, b) for a, b in zip(opened.poses.all(), model.poses.all(), strict=True))
+        assert opened.poses.clip is not None
+        assert opened.poses.clip.any()
+    assert all(3 * sure < unsure for sure, unsure in zip(*moved, strict=True))
+
+
+def _fits(model: FMGSModel) -> tuple[torch.Tensor, torch.Tensor]:
+    return model.poses.pose, model.poses.transl
+
+
 def test_the_prior_of_corrections() -> None:
     assert losses.pose_prior_loss(torch.tensor([3.0, -1.0, 0.0, 0.0]), torch.tensor([1.0, 2.0])) == 5
 
@@ -130,7 +211,8 @@ def test_lean_and_distance_of_a_clip_are_recovered() -> None:
     """Of pictures that the avatar itself made, by fits that lean by 3 degrees and are 40 mm too far away."""
     model, own = small_avatar(), capture()
     view = own.cameras["Camera_B1"].world_to_camera
-    camera = Camera(*(torch.from_numpy(value).float() for value in (view, own.intrinsics("Camera_B1")[0])), 64, 64)
+    viewmat, K = (torch.from_numpy(value).float() for value in (view, own.intrinsics("Camera_B1")[0]))
+    camera = Camera(viewmat, K, 64, 64)
     exact = table_of(None)
     pictures = [drawn(model, exact, frame.pose_id, camera).detach() for frame in own.splits["train"]]
     off = {"poses": own.poses.copy(), "transl": own.transl.copy()}

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from fmgs_nerfstudio.kernels.constants import constant
 from fmgs_nerfstudio.parameters import Parameters, TrainedPart
 
-
+_ALONG = 74  # of a correction: along the ray
 _PLACE_STEP = 4.0
-"""Standard deviations that one of a parameter stands for: images see a place's less than a joint's, so it walks more."""
+"""Standard deviations that one of a place's parameters stands for: images see them less than those of joints."""
 
 
 class ExpectedErrors(NamedTuple):
@@ -75,17 +75,17 @@ class PoseTable(TrainedPart):
         optimizer = "poses" if self.errors is None else "pose_errors"
         return [Parameters.of("pose", optimizer, self.corrections), Parameters.of("clip", "clip", *clip)]
 
-    def forward(self, pose_id: int, refine: bool = True) -> tuple[Float[Tensor, "72"], Float[Tensor, "3"]]:
-        """Axis-angle pose (radians) and translation (metres), corrected where training has seen the frame, and of its
-        clip as a whole."""
+    def forward(
+        self, pose_id: int, refine: bool = True, whole: bool = True
+    ) -> tuple[Float[Tensor, "72"], Float[Tensor, "3"]]:
+        """Axis-angle pose (radians) and translation (metres): with `refine` corrected where training has seen the
+        frame, with `whole` by the lean and distance of its clip."""
         pose, transl = self.pose[pose_id], self.transl[pose_id]
-        if not refine:
-            return pose, transl
-        if self.clip is not None:
+        if self.clip is not None and whole:
             distance, lean = self.clip
             pose = torch.cat([pose[:3] + lean * self.one_lean[pose_id], pose[3:]])
             transl = transl + distance * self.one_distance[pose_id]
-        if (row := self.row.get(pose_id)) is None:
+        if (row := self.row.get(pose_id)) is None or not refine:
             return pose, transl
         d_pose, d_transl = self.correction(row).split([72, 3])
         if self.errors is not None:
@@ -105,7 +105,15 @@ class PoseTable(TrainedPart):
         shares = constant(tuple(weight / sum(weights) for weight in weights), self.pose.dtype, self.pose.device)
         corrections = torch.stack([self.corrections[other] for other in around])
         mean = (corrections * shares[:, None]).sum(0)
-        return mean if self.errors is None else mean * self.one_parameter
+        return mean if self.errors is None else (mean - self._common()) * self.one_parameter
+
+    @torch.no_grad()
+    def _common(self) -> Float[Tensor, "75"]:
+        """What all frames share of the way along the ray: it is the clip's distance, and that is not theirs to move.
+        While the avatar is naked, every frame would come nearer, so that it covers the clothes' outline."""
+        common = torch.zeros_like(self.corrections[0])
+        common[_ALONG] = torch.stack([own[_ALONG] for own in self.corrections]).mean()
+        return common
 
     def all(self) -> tuple[Float[Tensor, "P 72"], Float[Tensor, "P 3"]]:
         """Every pose, corrected."""
