@@ -29,7 +29,6 @@ from fmgs_nerfstudio.files import atomic_path, ensure_writable
 from fmgs_nerfstudio.judge.fit_check import check_capture
 from fmgs_nerfstudio.track.capture import write_capture
 from fmgs_nerfstudio.track.fit import fit
-from fmgs_nerfstudio.track.records import Fits
 from fmgs_nerfstudio.track.see import Seen, see
 from fmgs_nerfstudio.track.video import FILM_DIAGONAL, Choice, Focal, open_footage
 
@@ -87,7 +86,10 @@ def run(track: Track) -> Path:
     write_capture(out, fits, names, seen.sightings.time, seen.sightings.size, body_file)
     capture = open_capture(out, layout="tracked")
     remarks = [*seen.notes, _how_known(focal)]
-    page = _show(out, capture, fits, seen, remarks)
+    facts = facts_of(fits, seen.sightings)
+    page = _show(out, capture, facts, seen, remarks)
+    for name, value in facts.items():
+        console.print(f"{name:<13} {value}", highlight=False, soft_wrap=True)
     for remark in remarks:
         console.print(f"Note: {escape(remark)}", highlight=False, soft_wrap=True)
     for line in seen.reasons:
@@ -125,7 +127,7 @@ def _how_known(focal: Focal | None) -> str:
     return "the video does not say its focal length: it was estimated, and distances with it; --focal 26mm says it"
 
 
-def _show(out: Path, capture: Capture, fits: Fits, seen: Seen, remarks: list[str]) -> Path:
+def _show(out: Path, capture: Capture, facts: dict[str, str], seen: Seen, remarks: list[str]) -> Path:
     """Write `track/`: overlay video, contact sheet, page."""
     overlays, time = Overlays(capture, seen.sightings), seen.sightings.time
     sheet, _ = overlays.sheet()
@@ -136,7 +138,6 @@ def _show(out: Path, capture: Capture, fits: Fits, seen: Seen, remarks: list[str
     with counting("Drawing") as tell:
         write_mp4(_told(overlays, tell), out / "track" / "overlay.mp4", max(rate, 1.0))
     page = out / "track" / "index.html"
-    facts = facts_of(fits, seen.sightings)
     with atomic_path(page) as path:
         text = html_page(out.name, facts, remarks, seen.reasons, png, chart(overlays))
         path.write_text(text, encoding="utf-8")
