@@ -34,7 +34,7 @@ from fmgs_nerfstudio.track.fit import fit
 from fmgs_nerfstudio.track.follow import Follower
 from fmgs_nerfstudio.track.landmarks import HIPS, Calibration, along_rays, in_numbers
 from fmgs_nerfstudio.track.masks import person_mask
-from fmgs_nerfstudio.track.networks import Detector, LandmarkNetwork
+from fmgs_nerfstudio.track.networks import Detector, LandmarkNetwork, Region
 from fmgs_nerfstudio.track.records import N_LANDMARKS, Sightings
 
 RANDOM, FRAMES, EVERY = 31, 28, 3
@@ -131,6 +131,10 @@ def render(number: int, folder: Path) -> None:
     points = moves.vertices[:, ::5].reshape(-1, 3)
     camera = place_camera(np.concatenate([points - 0.03, points + 0.03]), width, height, seed)
     photograph, light = _photograph(rng, width, height), list(LIGHTS.values())[int(rng.integers(4))]
+    bones = camera.world_to_camera @ moves.bones
+    joints = np.einsum("fjab,jb->fja", bones[..., :3, :3], moves.joints) + bones[..., :3, 3]
+    flat = joints @ camera.K.T
+    flat = flat[..., :2] / flat[..., 2:]
     follower, rows = Follower(Detector(), LandmarkNetwork()), []
     chosen = range(0, len(times), EVERY if number >= RANDOM else 1)
     for frame in chosen:
@@ -138,6 +142,9 @@ def render(number: int, folder: Path) -> None:
         picture = PosedPerson(person, surface, light, seed=1000 * seed + frame).picture(camera, background=0.5)
         linear = (picture.rgb[..., ::-1] / 255.0) ** 2.2 + (1 - picture.mask[..., None]) * (photograph - 0.5**2.2)
         image = np.rint(255 * linear.clip(0, 1) ** (1 / 2.2)).astype(np.uint8)
+        if follower.region is None:  # poses are odd enough for the detector to miss a person
+            low, high = flat[frame].min(0), flat[frame].max(0)
+            follower.region = Region((low + high) / 2, 1.35 * float(max(high - low)))
         look = follower(image)
         if not isinstance(look, str):
             rows.append((frame, look.landmarks, look.depth, look.world, look.score))
@@ -145,9 +152,7 @@ def render(number: int, folder: Path) -> None:
             cv2.imwrite(str(folder / f"{frame:06d}.png"), mask)
     index, *seen = (np.array(column) for column in zip(*rows, strict=True))
     Sightings(index, times[index], *seen, size=(width, height)).write(folder / "sightings.npz")
-    bones = camera.world_to_camera @ moves.bones[index]
-    joints = np.einsum("fjab,jb->fja", bones[..., :3, :3], moves.joints) + bones[..., :3, 3]
-    np.savez(folder / "truth.npz", turned=bones[..., :3, :3], joints=joints, K=camera.K, E=camera.world_to_camera)
+    np.savez(folder / "truth.npz", turned=bones[index][..., :3, :3], joints=joints[index], K=camera.K)
 
 
 def _photograph(rng: np.random.Generator, width: int, height: int) -> Any:
