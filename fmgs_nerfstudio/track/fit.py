@@ -30,7 +30,7 @@ Progress = Callable[[int, int], None]
 _SIZE, _KNOWN_SIZE = 0.045, 0.01  # deviation of people's sizes, and of a stature that is given
 _SOUGHT_FOCAL = 0.12  # deviation of the logarithm of a focal length that was sought: measured, larger than it looks
 _AT_ONCE, _OVERLAP = 400, 20  # frames
-_GROUND_STEPS, _ROUNDS = 8, 3
+_GROUND_STEPS, _ROUNDS = 8, 4
 _DAMPING = 1e-4
 _TRUNK = [11, 12, 23, 24]
 _STEPS = 14
@@ -52,7 +52,7 @@ def fit(
         masks: folder of soft masks named by the number of their frame, `000012.png`; without it, outlines do not count.
         focal: pixels; None: it is sought, from what is usual.
         height: of the person in metres, if it is known: one camera sees shapes and angles, and sizes hardly at all.
-        progress: told the steps done and their total.
+        progress: told how much is done, and of how much: frames, once for each stage.
         calibration: of the landmarks; None: the package's own.
     """
     clip = _Clip(sightings, masks, body, focal, height, calibration or Calibration.load(), progress)
@@ -103,15 +103,22 @@ class _Clip:
         state = first_guess(self.skeleton, evidence)
         if shared is not None:
             state, evidence = replace(state, shared=shared), replace(evidence, held=shared)
+        frames, outlined = len(state.local), self.masks is not None
         state, _ = solve(state, evidence, grounded=False)
+        self._tell(frames, outlined)
         state, information = solve(state, evidence, grounded=True, steps=_GROUND_STEPS)
+        self._tell(frames, outlined)
         if self.masks is not None:
             outlines = Outlines(self.body, evidence.sightings, self.masks)
             for _ in range(_ROUNDS):
                 state = outlines.improve(state, evidence)
-        self._done += len(state.local)
-        self.progress(self._done, self._total)
+                self._tell(frames, outlined)
         return state, information
+
+    def _tell(self, frames: int, outlined: bool) -> None:
+        """A stage of some frames is over."""
+        self._done += frames
+        self.progress(self._done, self._total * (2 + _ROUNDS * outlined))
 
     def _in_the_world(self, state: State, information: Float[Array, "G G"]) -> Fits:
         world_to_camera = in_the_world(state, self.evidence.calibration.sole)

@@ -29,6 +29,7 @@ _REACH = 0.08  # metres; what is farther from the mask's outline has no place on
 _FACING = 0.05  # metres that a contrary direction of the outline counts as
 _DAMPING = 1e-4
 _HELD = 0.15  # radians that a round may turn a joint
+_LEAST_LONG, _LEAST_STEEP = 12, 0.05  # pixels of a contour; coverage per pixel
 _ENOUGH = 50  # points of an outline that tell how a part is dressed
 _ERR = 0.005  # metres: deviation of an outline's point, its neighbours' likeness included
 
@@ -106,7 +107,7 @@ class Outlines:
         corners = self._faces[face[near]]
         flat = vertices[corners] @ K.T
         away = np.linalg.norm(flat[..., :2] / flat[..., 2:] - drawn[near, None], axis=-1)
-        vertex = corners[np.arange(len(corners)), away.argmin(1)]
+        vertex = corners[np.arange(len(corners)), np.argmin(away, axis=1)]
         gap = ((seen[nearest[near]] - drawn[near]) * drawn_normal[near]).sum(1) * metre
         return Outline(vertex, drawn_normal[near], gap, vertices[vertex])
 
@@ -173,13 +174,14 @@ def _contour(mask: Float[Array, "h w"]) -> tuple[Float[Array, "N 2"], Float[Arra
     contours, _ = cv2.findContours((smooth > 0.5).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     if not contours:
         return np.zeros((0, 2)), np.zeros((0, 2))
-    points = np.concatenate([c[:, 0] for c in contours if len(c) > 12] or [np.zeros((0, 2), int)])
-    inside = ((points > 1) & (points < np.array(mask.shape[::-1]) - 2)).all(1)
-    points = points[inside]
-    across, down = cv2.Sobel(smooth, cv2.CV_32F, 1, 0, scale=1 / 8), cv2.Sobel(smooth, cv2.CV_32F, 0, 1, scale=1 / 8)
-    slope = np.stack([across, down], -1)[points[:, 1], points[:, 0]].astype(float)
-    steep = np.linalg.norm(slope, axis=1)
-    keep = steep > 0.05
-    points, slope, steep = points[keep], slope[keep], steep[keep, None]
-    value = smooth[points[:, 1], points[:, 0]][:, None]
-    return points + 0.5 + np.clip((0.5 - value) / steep, -1, 1) * slope / steep, -slope / steep
+    found = [contour[:, 0] for contour in contours if len(contour) > _LEAST_LONG]
+    points = np.concatenate([*found, np.zeros((0, 2), np.int32)])
+    points = points[((points > 1) & (points < np.array(mask.shape[::-1]) - 2)).all(1)]
+    column, row = points.T
+    across, down = (cv2.Sobel(smooth, cv2.CV_32F, *axis, scale=1 / 8)[row, column] for axis in ((1, 0), (0, 1)))
+    slope = np.stack([across, down], -1).astype(float)
+    steep = np.linalg.norm(slope, axis=1, keepdims=True)
+    outward = -slope / np.maximum(steep, 1e-9)
+    beyond = (smooth[row, column][:, None] - 0.5) / np.maximum(steep, 1e-9)
+    keep = steep[:, 0] > _LEAST_STEEP
+    return (points + 0.5 + beyond.clip(-1, 1) * outward)[keep], outward[keep]
