@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fmgs_dataparsers.files import CaptureError, read_npz
 from jaxtyping import Float
 
 from fmgs_nerfstudio.arrays import Array
@@ -57,12 +58,16 @@ class Journal:
         """Take up what is on disk, if it is of the same footage; returns whether it is."""
         if not self.path.is_file():
             return False
-        with np.load(self.path) as file:
-            content = {name: file[name] for name in file.files}
-        if json.loads(str(content["stamp"])) != self.stamp:
-            return False
-        columns = (content[name].tolist() for name in ("index", "time", "name", "shot", "reason"))
-        self.rows[:] = [Row(*row) for row in zip(*columns, content["seen"], strict=True)]
+        try:
+            content = read_npz(self.path)
+            if json.loads(str(content["stamp"])) != self.stamp:
+                return False
+            columns = (content[name].tolist() for name in ("index", "time", "name", "shot", "reason"))
+            self.rows[:] = [Row(*row) for row in zip(*columns, content["seen"], strict=True)]
+        except (ValueError, KeyError) as error:
+            raise CaptureError(
+                f"{self.path} is damaged ({error}); remove {self.path.parent.parent} to see the video anew"
+            ) from error
         self.notes[:], self.whole = content["notes"].tolist(), bool(content["whole"])
         self.shifts[:], self.turn = content["shifts"].tolist(), int(content["turn"])
         self.state = content

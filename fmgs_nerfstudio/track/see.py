@@ -235,6 +235,12 @@ def _conclude(video: Path, out: Path, footage: Footage, journal: Journal) -> See
 
 def _too_few(video: Path, rows: list[Row], count: int) -> str:
     reasons = Counter(row.reason for row in rows if row.reason)
+    cuts = sum(before.shot != row.shot for before, row in pairwise(rows))
+    if cuts:
+        return (
+            f"{video}: it cuts {cuts} times, and {count} frames of its longest piece can be used; expected at least "
+            f"{LEAST}; film the person in one piece"
+        )
     if not reasons:
         return f"{video} has {len(rows)} frames where it is seen; expected at least {LEAST} of a person who moves"
     reason, times = reasons.most_common(1)[0]

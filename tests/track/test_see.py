@@ -93,6 +93,14 @@ def test_nothing_is_seen_twice(video: Path, seen: tuple[Seen, Path], monkeypatch
         see(video, out, Choice(every=2))
 
 
+def test_a_damaged_journal_is_named(video: Path, seen: tuple[Seen, Path], tmp_path: Path) -> None:
+    journal = tmp_path / "track" / "seen.npz"
+    journal.parent.mkdir()
+    journal.write_bytes((seen[1] / "track" / "seen.npz").read_bytes()[:-900])
+    with pytest.raises(CaptureError, match=r"seen\.npz is damaged .*; remove .* to see the video anew"):
+        see(video, tmp_path)
+
+
 def _shift(result: Seen) -> float:
     assert result.shift is not None
     return result.shift
