@@ -95,6 +95,11 @@ def track_errors(video: Path, out: Path) -> Json:
     return result
 
 
+def known_focal(video: str) -> tuple[str, str]:
+    """The option of fmgs-track that gives the true focal length."""
+    return ("--focal", f"{Truth.read(Path(video)).K[0, 0]:.2f}px")
+
+
 def means(rows: Sequence[dict[str, float]]) -> dict[str, float]:
     """Over clips; of a lean, which has a sign, its size; of swapped and left out frames, their number."""
     counts = ("swapped", "left_out", "frames")
