@@ -278,8 +278,10 @@ def colours_of(image: Image, look: Look) -> Float[Array, "N"]:
 
 def upright_turn(detector: Detector, images: list[Image]) -> int:
     """Degrees, clockwise, by which the pictures must be turned so that people in them stand; 0 where none is seen."""
-    angles = [found[0].region.angle for image in images if (found := search(detector, image, thorough=True))]
-    if not angles:
+    found = [people for image in images if (people := detector(image))]
+    found = found or [people for image in images[:2] if (people := search(detector, image, thorough=True))]
+    if not found:
         return 0
+    angles = [people[0].region.angle for people in found]
     middle = float(np.angle(np.mean(np.exp(1j * np.array(angles)))))
     return round(-np.degrees(middle) / 90) % 4 * 90

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fmgs_dataparsers.files import CaptureError, read_npz
 from jaxtyping import Float
 
 from fmgs_nerfstudio.arrays import Array
@@ -46,23 +47,43 @@ class Journal:
     notes: list[str] = field(default_factory=list[str])
     shifts: list[float] = field(default_factory=list[float])
     """Of the camera in each shot, see `Scene`; NaN where the background tells nothing."""
+    turn: int = 0
+    """Degrees by which the pictures are turned, clockwise."""
     whole: bool = False
     """All wanted frames were seen."""
+    state: dict[str, Array] = field(default_factory=dict[str, Array])
+    """Of follower and scene, as they were on disk."""
 
-    def resume(self, follower: Follower, scene: Scene) -> bool:
+    def read(self) -> bool:
         """Take up what is on disk, if it is of the same footage; returns whether it is."""
         if not self.path.is_file():
             return False
-        with np.load(self.path) as file:
-            content = {name: file[name] for name in file.files}
-        if json.loads(str(content["stamp"])) != self.stamp:
-            return False
-        columns = (content[name].tolist() for name in ("index", "time", "name", "shot", "reason"))
-        self.rows[:] = [Row(*row) for row in zip(*columns, content["seen"], strict=True)]
+        try:
+            content = read_npz(self.path)
+            if json.loads(str(content["stamp"])) != self.stamp:
+                return False
+            columns = (content[name].tolist() for name in ("index", "time", "name", "shot", "reason"))
+            self.rows[:] = [Row(*row) for row in zip(*columns, content["seen"], strict=True)]
+        except (ValueError, KeyError) as error:
+            raise CaptureError(
+                f"{self.path} is damaged ({error}); remove {self.path.parent.parent} to see the video anew"
+            ) from error
         self.notes[:], self.whole = content["notes"].tolist(), bool(content["whole"])
-        self.shifts[:] = content["shifts"].tolist()
-        _restore(content, follower, scene)
+        self.shifts[:], self.turn = content["shifts"].tolist(), int(content["turn"])
+        self.state = content
         return True
+
+    def restore(self, follower: Follower, scene: Scene) -> None:
+        """Bring both to where they were when the last row on disk was seen."""
+        if self.state:
+            _restore(self.state, follower, scene)
+
+    def forget(self) -> None:
+        """All rows: they have to be seen again."""
+        self.rows.clear()
+        self.notes.clear()
+        self.shifts.clear()
+        self.state, self.whole = {}, False
 
     def add(self, row: Row, follower: Follower, scene: Scene) -> None:
         """Take a row in; now and then all go to disk."""
@@ -83,6 +104,7 @@ class Journal:
             "seen": np.array([row.seen for row in rows]).reshape(-1, 33, 7),
             "notes": np.array(self.notes, str),
             "shifts": np.array(self.shifts, float),
+            "turn": np.array(self.turn),
             "whole": np.array(self.whole),
         }
         stream = io.BytesIO()  # numpy tells of a full disk without a cause

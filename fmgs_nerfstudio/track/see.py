@@ -84,27 +84,27 @@ def see(
     check_person(person)
     footage = open_footage(video, choice)
     ensure_writable(out)
-    detector = Detector()
-    turn = choice.turn
-    if turn is None:
-        turn = _turn(footage, detector)
-    footage = turned(footage, turn)
     journal = Journal(out / "track" / "seen.npz", _stamp(video, choice, person, footage))
-    follower, scene = Follower(detector, LandmarkNetwork(), person, notes=journal.notes), Scene()
-    if not journal.resume(follower, scene):
+    if not journal.read():
         _check_empty(out, journal.path)
-    if not journal.whole or not _all_there(out, journal.rows):
-        _watch(footage, out, journal, follower, scene, progress)
+        journal.turn = _turn(footage, choice, journal.notes)
+    footage = turned(footage, journal.turn)
+    if journal.whole and not _all_there(out, journal.rows):  # somebody has removed images
+        journal.forget()
+    if not journal.whole:
+        _watch(footage, out, journal, person, progress)
     return _conclude(video, out, footage, journal)
 
 
-def _turn(footage: Footage, detector: Detector) -> int:
-    """How the pictures have to be turned, by some of them; clockwise degrees."""
+def _turn(footage: Footage, choice: Choice, notes: list[str]) -> int:
+    """How the pictures have to be turned, clockwise degrees: as told, or by some of them."""
+    if choice.turn is not None:
+        return choice.turn
     step = max(len(footage.wanted) // _GLANCES, 1)
     images = [picture.image for picture in footage.glances(footage.wanted[step // 2 :: step][:_GLANCES])]
-    turn = upright_turn(detector, images)
+    turn = upright_turn(Detector(), images)
     if turn:
-        footage.notes.append(
+        notes.append(
             f"people in it do not stand upright: the pictures are turned by {turn} degrees; --turn 0 leaves them"
         )
     return turn
@@ -139,14 +139,10 @@ def _all_there(out: Path, rows: list[Row]) -> bool:
     return all(path.is_file() for row in _kept(rows) for path in _paths(out, row.index))
 
 
-def _watch(footage: Footage, out: Path, journal: Journal, follower: Follower, scene: Scene, progress: Progress) -> None:
+def _watch(footage: Footage, out: Path, journal: Journal, person: str | None, progress: Progress) -> None:
     """See the frames that have not been seen yet."""
-    if journal.whole:  # somebody has removed images
-        journal.rows.clear()
-        journal.notes.clear()
-        journal.shifts.clear()
-        journal.whole, follower.last, follower.colours = False, None, None
-        scene.begin()
+    follower, scene = Follower(Detector(), LandmarkNetwork(), person, notes=journal.notes), Scene()
+    journal.restore(follower, scene)
     last = journal.rows[-1].index if journal.rows else -1
     left, total = [i for i in footage.wanted if i > last], len(footage.wanted)
     shot = journal.rows[-1].shot if journal.rows else 0
@@ -239,6 +235,12 @@ def _conclude(video: Path, out: Path, footage: Footage, journal: Journal) -> See
 
 def _too_few(video: Path, rows: list[Row], count: int) -> str:
     reasons = Counter(row.reason for row in rows if row.reason)
+    cuts = sum(before.shot != row.shot for before, row in pairwise(rows))
+    if cuts:
+        return (
+            f"{video}: it cuts {cuts} times, and {count} frames of its longest piece can be used; expected at least "
+            f"{LEAST}; film the person in one piece"
+        )
     if not reasons:
         return f"{video} has {len(rows)} frames where it is seen; expected at least {LEAST} of a person who moves"
     reason, times = reasons.most_common(1)[0]
