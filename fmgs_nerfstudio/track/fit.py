@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ KNOWN_FOCAL = 1e-3
 """Deviation of the logarithm of a focal length that is given."""
 Progress = Callable[[int, int], None]
 _SIZE, _KNOWN_SIZE = 0.045, 0.01  # deviation of people's sizes, and of a stature that is given
+_SOUGHT_FOCAL = 0.12  # deviation of the logarithm of a focal length that was sought: measured, larger than it looks
 _AT_ONCE, _OVERLAP = 400, 20  # frames
 _GROUND_STEPS, _ROUNDS = 8, 3
 _DAMPING = 1e-4
@@ -86,7 +88,7 @@ class _Clip:
         frames = len(self.evidence.sightings.time)
         apart = -(-frames // _AT_ONCE)
         parts = _windows(frames) if apart > 1 else []
-        self._done, self._total = 0, min(frames, _AT_ONCE) + sum(b - a for a, b, _ in parts)
+        self._done, self._total = 0, len(range(0, frames, apart)) + sum(b - a for a, b, _ in parts)
         state, information = self._solved(self.evidence.of(slice(None, None, apart)), None)
         if parts:
             solved = [(self._solved(self.evidence.of(slice(a, b)), state.shared)[0], keep) for a, b, keep in parts]
@@ -96,9 +98,7 @@ class _Clip:
             state = replace(state, local=local, pelvis=pelvis)
         return self._in_the_world(state, information)
 
-    def _solved(
-        self, evidence: Evidence, shared: Float[Array, "G"] | None
-    ) -> tuple[State, Float[Array, "G G"]]:
+    def _solved(self, evidence: Evidence, shared: Float[Array, "G"] | None) -> tuple[State, Float[Array, "G G"]]:
         """A guess, improved by landmarks, then with the ground, then with outlines; `shared` is held."""
         state = first_guess(self.skeleton, evidence)
         if shared is not None:
@@ -128,13 +128,15 @@ class _Clip:
         )
 
     def _uncertainty(self, state: State, information: Float[Array, "G G"]) -> Uncertainty:
-        """What the calibration says, and a focal length that may be wrong: the distance is wrong with it."""
+        """What the calibration measured; a wrong focal length or size puts the whole clip nearer or farther."""
         errors, away = self.evidence.calibration.errors, float(state.pelvis[:, 2].mean())
-        focal = min(float(np.sqrt(np.linalg.inv(information)[Shared.FOCAL, Shared.FOCAL])), FOCAL_SPREAD)
+        known = self.evidence.focal_spread == KNOWN_FOCAL
+        sought = float(np.sqrt(np.linalg.inv(information)[Shared.FOCAL, Shared.FOCAL]))
+        focal = KNOWN_FOCAL if known else float(np.clip(sought, _SOUGHT_FOCAL, FOCAL_SPREAD))
         size = _SIZE if self.evidence.stature is None else _KNOWN_SIZE
         return Uncertainty(
             rotation=float(errors[0]),
-            position=(float(errors[1]), float(errors[2]), float(errors[3])),
+            position=(float(errors[1]), float(errors[2]), away * float(errors[3])),
             lean=float(errors[4]),
             distance=away * float(np.hypot(size, focal)),
             focal=focal,
@@ -146,15 +148,13 @@ def _windows(frames: int) -> list[tuple[int, int, slice]]:
     pieces = -(-frames // _AT_ONCE)
     ends = np.linspace(0, frames, pieces + 1).round().astype(int).tolist()
     found: list[tuple[int, int, slice]] = []
-    for a, b in zip(ends, ends[1:], strict=False):
+    for a, b in pairwise(ends):
         first, last = max(a - _OVERLAP, 0), min(b + _OVERLAP, frames)
         found.append((first, last, slice(a - first, b - first)))
     return found
 
 
-def solve(
-    state: State, evidence: Evidence, grounded: bool, steps: int = _STEPS
-) -> tuple[State, Float[Array, "G G"]]:
+def solve(state: State, evidence: Evidence, grounded: bool, steps: int = _STEPS) -> tuple[State, Float[Array, "G G"]]:
     """Gauss and Newton's steps until they are small; and what is then known of what frames share."""
     information = np.eye(len(state.shared))
     for _ in range(steps):

@@ -6,6 +6,7 @@ small perceptron that corrects the landmarks in space and gives the joints' rota
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,7 @@ from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
 from fmgs_nerfstudio.arrays import Array
+from fmgs_nerfstudio.files import atomic_path
 from fmgs_nerfstudio.track.chain import Marks, nearest_rotation
 from fmgs_nerfstudio.track.records import N_LANDMARKS, Sightings
 
@@ -73,6 +75,17 @@ class Calibration:
         layers = tuple((values.pop(f"weights{i}"), values.pop(f"constants{i}")) for i in range(depth))
         scale, sole = float(values.pop("scale")), float(values.pop("sole"))
         return Calibration(**values, scale=scale, sole=sole, layers=layers)
+
+    def write(self, path: Path) -> None:
+        """As `load` reads it; weights in half precision."""
+        values = {name: value for name, value in vars(self).items() if name not in ("layers", "marks")}
+        for i, layer in enumerate(self.layers):
+            values[f"weights{i}"], values[f"constants{i}"] = layer
+        kinds = {name: np.float16 if name.startswith("weights") else np.float32 for name in values}
+        content = io.BytesIO()
+        np.savez_compressed(content, **{name: np.asarray(value, kinds[name]) for name, value in values.items()})
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(content.getbuffer())
 
     @cached_property
     def marks(self) -> Marks:

@@ -1,4 +1,4 @@
-"""Normal equations of a clip: unknowns of each frame, tied to the two frames before, and a few unknowns of all frames."""
+"""Normal equations of a clip: unknowns of each frame, tied to the two before, and a few of all frames."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from fmgs_dataparsers.files import decode
 from jaxtyping import Float, Int
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.body import BodyModel
@@ -28,12 +29,15 @@ _REACH = 0.08  # metres; what is farther from the mask's outline has no place on
 _FACING = 0.05  # metres that a contrary direction of the outline counts as
 _DAMPING = 1e-4
 _HELD = 0.15  # radians that a round may turn a joint
+_LEAST_LONG, _LEAST_STEEP = 12, 0.05  # pixels of a contour; coverage per pixel
 _ENOUGH = 50  # points of an outline that tell how a part is dressed
 _ERR = 0.005  # metres: deviation of an outline's point, its neighbours' likeness included
 
 
 SIDES = tuple(
-    (joint, JOINT_NAMES.index(name.replace("left", "right"))) for joint, name in enumerate(JOINT_NAMES) if "right" not in name
+    (joint, JOINT_NAMES.index(name.replace("left", "right")))
+    for joint, name in enumerate(JOINT_NAMES)
+    if "right" not in name
 )
 """Each joint of the middle twice, or the left and the right one."""
 
@@ -77,7 +81,7 @@ class Outlines:
 
     def outline(self, state: State, frame: int) -> Outline | None:
         """Of one frame; none where body or mask is not in the picture."""
-        mask, K, scale = self._mask(frame, state.K)
+        mask, K = self._mask(frame, state.K)
         if mask is None:
             return None
         pose = torch.from_numpy(logarithm(state.local[frame]).ravel()).float()
@@ -94,7 +98,7 @@ class Outlines:
         drawn, drawn_normal = drawn[chosen], drawn_normal[chosen]
         metre = state.pelvis[frame, 2] / K[0, 0]
         far = _FACING / metre
-        tree = cKDTree(np.c_[seen, far * seen_normal])
+        tree = KDTree(np.c_[seen, far * seen_normal])
         distance, nearest = tree.query(np.c_[drawn, far * drawn_normal], distance_upper_bound=_REACH / metre)
         near = np.isfinite(distance)
         inside = np.clip((drawn - 0.7 * drawn_normal).astype(int), 0, np.array(mask.shape[::-1]) - 1)
@@ -103,11 +107,11 @@ class Outlines:
         corners = self._faces[face[near]]
         flat = vertices[corners] @ K.T
         away = np.linalg.norm(flat[..., :2] / flat[..., 2:] - drawn[near, None], axis=-1)
-        vertex = corners[np.arange(len(corners)), away.argmin(1)]
+        vertex = corners[np.arange(len(corners)), np.argmin(away, axis=1)]
         gap = ((seen[nearest[near]] - drawn[near]) * drawn_normal[near]).sum(1) * metre
         return Outline(vertex, drawn_normal[near], gap, vertices[vertex])
 
-    def _dressed(self, outlines: list[Outline], calibration: Calibration) -> Float[Array, "24"]:
+    def _dressed(self, outlines: Sequence[Outline], calibration: Calibration) -> Float[Array, "24"]:
         """How far masks reach beyond the body at each joint's vertices, both sides alike, in the clip's median: clothes
         and hair, a shape that is not quite the person's, and what the network cuts off."""
         dressed = calibration.dressed.copy()
@@ -145,9 +149,7 @@ class Outlines:
         moved = np.einsum("na,nak->nk", project, moves)
         return -gap * weight, moved * weight[:, None], shared * weight[:, None]
 
-    def _mask(
-        self, frame: int, K: Float[Array, "3 3"]
-    ) -> tuple[Float[Array, "h w"] | None, Float[Array, "3 3"], float]:
+    def _mask(self, frame: int, K: Float[Array, "3 3"]) -> tuple[Float[Array, "h w"] | None, Float[Array, "3 3"]]:
         """The mask around the person and its camera, made smaller."""
         path = self.masks / f"{self.sightings.index[frame]:06d}.png"
         mask = decode(path, cv2.IMREAD_GRAYSCALE).astype(np.float32) / 255
@@ -156,14 +158,14 @@ class Outlines:
         low = np.maximum((points.min(0) - 0.15 * size).astype(int), 0)
         high = np.minimum((points.max(0) + 0.15 * size).astype(int) + 1, mask.shape[::-1])
         if (high - low).min() < 8:
-            return None, K, 1.0
+            return None, K
         mask = mask[low[1] : high[1], low[0] : high[0]]
         scale = min(1.0, _TALL / size)
         width, height = (max(round(n * scale), 1) for n in mask.shape[::-1])
         crop = np.diag([width / mask.shape[1], height / mask.shape[0], 1.0])
         shift = np.eye(3)
         shift[:2, 2] = -low
-        return cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA), crop @ shift @ K, scale
+        return cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA), crop @ shift @ K
 
 
 def _contour(mask: Float[Array, "h w"]) -> tuple[Float[Array, "N 2"], Float[Array, "N 2"]]:
@@ -172,13 +174,14 @@ def _contour(mask: Float[Array, "h w"]) -> tuple[Float[Array, "N 2"], Float[Arra
     contours, _ = cv2.findContours((smooth > 0.5).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     if not contours:
         return np.zeros((0, 2)), np.zeros((0, 2))
-    points = np.concatenate([c[:, 0] for c in contours if len(c) > 12] or [np.zeros((0, 2), int)])
-    inside = ((points > 1) & (points < np.array(mask.shape[::-1]) - 2)).all(1)
-    points = points[inside]
-    across, down = cv2.Sobel(smooth, cv2.CV_32F, 1, 0, scale=1 / 8), cv2.Sobel(smooth, cv2.CV_32F, 0, 1, scale=1 / 8)
-    slope = np.stack([across, down], -1)[points[:, 1], points[:, 0]].astype(float)
-    steep = np.linalg.norm(slope, axis=1)
-    keep = steep > 0.05
-    points, slope, steep = points[keep], slope[keep], steep[keep, None]
-    value = smooth[points[:, 1], points[:, 0]][:, None]
-    return points + 0.5 + np.clip((0.5 - value) / steep, -1, 1) * slope / steep, -slope / steep
+    found = [contour[:, 0] for contour in contours if len(contour) > _LEAST_LONG]
+    points = np.concatenate([*found, np.zeros((0, 2), np.int32)])
+    points = points[((points > 1) & (points < np.array(mask.shape[::-1]) - 2)).all(1)]
+    column, row = points.T
+    across, down = (cv2.Sobel(smooth, cv2.CV_32F, *axis, scale=1 / 8)[row, column] for axis in ((1, 0), (0, 1)))
+    slope = np.stack([across, down], -1).astype(float)
+    steep = np.linalg.norm(slope, axis=1, keepdims=True)
+    outward = -slope / np.maximum(steep, 1e-9)
+    beyond = (smooth[row, column][:, None] - 0.5) / np.maximum(steep, 1e-9)
+    keep = steep[:, 0] > _LEAST_STEEP
+    return (points + 0.5 + beyond.clip(-1, 1) * outward)[keep], outward[keep]

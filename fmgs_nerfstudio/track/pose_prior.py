@@ -1,8 +1,8 @@
 """What joints of people do, from anatomy alone: a Gaussian for each, and limits of hinges.
 
-Rotation vectors against the parent, in SMPL's T-pose: x to the person's left, y up, z to the front. A limb swings forward by
-a negative turn about x, a knee bends by a positive one; an arm comes down by a turn about z and an elbow bends by one
-about y, both negative at the left and positive at the right.
+Rotation vectors against the parent, in SMPL's T-pose: x to the person's left, y up, z to the front. A limb swings
+forward by a negative turn about x, a knee bends by a positive one; an arm comes down by a turn about z and an elbow
+bends by one about y, both negative at the left and positive at the right.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -21,16 +22,20 @@ from fmgs_nerfstudio.track.chain import (
 from fmgs_nerfstudio.track.landmarks import FEET, HIPS, Calibration, Lifted, along_rays
 from fmgs_nerfstudio.track.least_squares import NormalEquations
 from fmgs_nerfstudio.track.pose_prior import beyond_limits, usual_pose
-from fmgs_nerfstudio.track.records import N_LANDMARKS, Sightings
+from fmgs_nerfstudio.track.records import Sightings
 from fmgs_nerfstudio.track.state import Shared, State, up_of
 
 _CHUNK = 64  # frames whose derivatives are held at once
+_NEAR, _LEAST_SCORE = 0.1, 0.03  # metres before the camera; what an unseen landmark counts
 _HEAVY_TAIL = 4.0  # degrees of freedom of Student's t
 _CORRELATED = 0.12  # seconds in which errors of the network stay the same
 # How restless: variance of the velocity that a second adds, of turns (rad^2/s^3) and of the pelvis (m^2/s^3).
 _RESTLESS = np.array([40, 60, 60, 5, 100, 100, 5, 60, 60, 5, 5, 5, 20, 10, 10, 30, 150, 150, 150, 150, 60, 60, 5, 5.0])
 _PELVIS_RESTLESS = np.array([0.5, 1.5, 0.5])
-_CONTACT, _SAME_PLANE = 0.03, 0.015  # metres: how much higher the other foot may be; unevenness of what a foot stands on
+_CONTACT, _SAME_PLANE = (
+    0.03,
+    0.015,
+)  # metres: how much higher the other foot may be; of a ground's unevenness
 _SLIDING = 0.01  # metres that a foot that stands moves in a second, at random
 _UPRIGHT, _ERECT = 0.04, 0.06  # radians: of a clip's backs in the mean, and of one that is held upright
 _BACK = Marks(np.array([0, 12]), np.array([0, 12]), np.zeros((2, 3)))
@@ -124,61 +129,107 @@ def see(
     equations: NormalEquations, state: State, posed: Posed, evidence: Evidence, chunk: slice, share: Float[Array, "C"]
 ) -> None:
     """Landmarks in the image, their lifted points and rotations."""
-    calibration, sightings = evidence.calibration, evidence.sightings
-    frames = chunk.stop - chunk.start
-    points, arms = posed.points(calibration.marks)
-    moves, by_shape = posed.moves(arms), posed.by_shape[:, calibration.marks.joint]
-    score = np.sqrt(np.clip(sightings.score[chunk], 0.03, 1)) * share[:, None]
-    shapes = state.shapes
-
-    away = np.maximum(points[..., 2:], 0.1)
-    flat = points[..., :2] / away
-    error = state.focal * flat + state.middle - sightings.landmarks[chunk]
-    metre = posed.joints[:, :1, 2:] / state.focal / calibration.across[:, None]  # one pixel, in standard deviations
-    error = error * metre
-    weight = robust(error * score[..., None]) * score[..., None] * metre
-    by_point = np.zeros((*flat.shape, 3))
-    by_point[..., 0, 0] = by_point[..., 1, 1] = 1
-    by_point[..., 2] = -flat
-    by_point *= (state.focal / away * weight)[..., None]
-    shared = np.zeros((frames, N_LANDMARKS, 2, len(state.shared)))
-    shared[..., :shapes] = by_point @ by_shape
-    shared[..., Shared.FOCAL] = state.focal * flat * weight
-    rows = (error / metre * weight).reshape(frames, -1)
-    equations.add(
-        chunk, rows, (by_point @ moves).reshape(frames, -1, PER_FRAME), shared.reshape(frames, -1, shared.shape[-1])
-    )
-
-    hips = list(HIPS)
-    rays = along_rays(sightings.landmarks[chunk][:, hips].mean(1), state.K)
-    size = np.exp(state.shared[Shared.SCALE])
-    back = rays.swapaxes(-1, -2)[:, None]
+    marks = evidence.calibration.marks
+    points, arms = posed.points(marks)
+    at = _Points(points, posed.moves(arms), posed.by_shape[:, marks.joint])
+    weight = np.sqrt(np.clip(evidence.sightings.score[chunk], _LEAST_SCORE, 1))[..., None] * share[:, None, None]
+    see_in_image(equations, state, at, evidence, chunk, weight, posed.joints[:, :1, 2:])
+    rays = along_rays(evidence.sightings.landmarks[chunk][:, list(HIPS)].mean(1), state.K)
     lean = exponential(np.array([state.shared[Shared.LEAN], 0.0, 0.0]))
-    lifted = size * evidence.lifted.points[chunk] @ lean.T
-    from_hips = points - points[:, hips].mean(1, keepdims=True)
-    error = ((back @ from_hips[..., None])[..., 0] - lifted) / calibration.space
-    weight = robust(error * score[..., None]) * score[..., None] / calibration.space
-    turned = back * weight[..., None]
-    shared = np.zeros((frames, N_LANDMARKS, 3, len(state.shared)))
-    shared[..., :shapes] = turned @ (by_shape - by_shape[:, hips].mean(1, keepdims=True))
-    shared[..., Shared.SCALE] = -lifted * weight
-    shared[..., Shared.LEAN] = -np.stack([0 * lifted[..., 0], -lifted[..., 2], lifted[..., 1]], -1) * weight
-    rows = (error * calibration.space * weight).reshape(frames, -1)
-    moved = turned @ (moves - moves[:, hips].mean(1, keepdims=True))
-    equations.add(chunk, rows, moved.reshape(frames, -1, PER_FRAME), shared.reshape(frames, -1, shared.shape[-1]))
+    see_in_space(equations, state, at, evidence.lifted.points[chunk] @ lean.T, rays, evidence, chunk, weight)
+    if np.isfinite(evidence.calibration.turn).any():
+        turned = (rays @ lean)[:, None] @ evidence.lifted.turned[chunk]
+        see_turned(equations, state, posed, turned, rays, evidence, chunk, share)
 
-    if np.isfinite(calibration.turn).any():
-        seen = (rays @ lean)[:, None] @ evidence.lifted.turned[chunk]
-        vectors = logarithm(seen.swapaxes(-1, -2) @ posed.turned)
-        error = vectors / calibration.turn[:, None] * share[:, None, None]
-        weight = robust(error) / calibration.turn[:, None] * share[:, None, None]
-        slope = inverse_right_jacobian(vectors) * weight[..., None]
-        moved = (slope @ posed.turns()).reshape(frames, -1, PER_FRAME)
-        shared = np.zeros((frames, N_JOINTS, 3, len(state.shared)))
-        about = posed.turned.swapaxes(-1, -2) @ rays[:, None, :, :1]
-        shared[..., Shared.LEAN] = -(slope @ about)[..., 0]
-        rows = (vectors * weight).reshape(frames, -1)
-        equations.add(chunk, rows, moved, shared.reshape(frames, -1, shared.shape[-1]))
+
+class _Points(NamedTuple):
+    """Landmarks on the guess."""
+
+    at: Float[Array, "C 33 3"]
+    moves: Float[Array, "C 33 3 75"]
+    by_shape: Float[Array, "C 33 3 S"]
+
+
+def see_in_image(
+    equations: NormalEquations,
+    state: State,
+    points: _Points,
+    evidence: Evidence,
+    chunk: slice,
+    weight: Float[Array, "C 33 1"],
+    away: Float[Array, "C 1 1"],
+) -> None:
+    """Where landmarks are; they err by metres at the person's distance `away`."""
+    z = np.maximum(points.at[..., 2:], _NEAR)
+    flat = points.at[..., :2] / z
+    scale = away / state.focal / evidence.calibration.across[:, None]
+    error = state.focal * flat + state.middle - evidence.sightings.landmarks[chunk]
+    weight = weight * robust(error * scale * weight) * scale
+    project = np.zeros((*flat.shape, 3))
+    project[..., 0, 0] = project[..., 1, 1] = 1
+    project[..., 2] = -flat
+    project *= (state.focal / z * weight)[..., None]
+    shared = np.zeros((*flat.shape, len(state.shared)))
+    shared[..., : state.shapes] = project @ points.by_shape
+    shared[..., Shared.FOCAL] = state.focal * flat * weight
+    _add(equations, chunk, error * weight, project @ points.moves, shared)
+
+
+def see_in_space(
+    equations: NormalEquations,
+    state: State,
+    points: _Points,
+    lifted: Float[Array, "C 33 3"],
+    rays: Float[Array, "C 3 3"],
+    evidence: Evidence,
+    chunk: slice,
+    weight: Float[Array, "C 33 1"],
+) -> None:
+    """Where landmarks are from the middle of the hips, along the `rays` to it and across; sizes may all be wrong."""
+    hips = list(HIPS)
+    lifted = lifted * np.exp(state.shared[Shared.SCALE])
+    back = rays.swapaxes(-1, -2)[:, None]
+    at, moves, by_shape = (value - value[:, hips].mean(1, keepdims=True) for value in points)
+    error = (back @ at[..., None])[..., 0] - lifted
+    weight = weight * robust(error / evidence.calibration.space * weight) / evidence.calibration.space
+    turned = back * weight[..., None]
+    shared = np.zeros((*error.shape, len(state.shared)))
+    shared[..., : state.shapes] = turned @ by_shape
+    shared[..., Shared.SCALE] = -lifted * weight
+    shared[..., Shared.LEAN] = -np.cross([1.0, 0.0, 0.0], lifted) * weight
+    _add(equations, chunk, error * weight, turned @ moves, shared)
+
+
+def see_turned(
+    equations: NormalEquations,
+    state: State,
+    posed: Posed,
+    turned: Float[Array, "C 24 3 3"],
+    rays: Float[Array, "C 3 3"],
+    evidence: Evidence,
+    chunk: slice,
+    share: Float[Array, "C"],
+) -> None:
+    """How joints are turned in the camera."""
+    vectors = logarithm(turned.swapaxes(-1, -2) @ posed.turned)
+    scale = share[:, None, None] / evidence.calibration.turn[:, None]
+    weight = robust(vectors * scale) * scale
+    slope = inverse_right_jacobian(vectors) * weight[..., None]
+    shared = np.zeros((*vectors.shape, len(state.shared)))
+    shared[..., Shared.LEAN] = -(slope @ (posed.turned.swapaxes(-1, -2) @ rays[:, None, :, :1]))[..., 0]
+    _add(equations, chunk, vectors * weight, slope @ posed.turns(), shared)
+
+
+def _add(
+    equations: NormalEquations,
+    chunk: slice,
+    residual: Float[Array, "C M D"],
+    moves: Float[Array, "C M D 75"],
+    shared: Float[Array, "C M D G"],
+) -> None:
+    frames = len(residual)
+    rows, moved = residual.reshape(frames, -1), moves.reshape(frames, -1, PER_FRAME)
+    equations.add(chunk, rows, moved, shared.reshape(frames, -1, shared.shape[-1]))
 
 
 def behave(equations: NormalEquations, state: State, share: Float[Array, "F"]) -> None:
@@ -193,9 +244,7 @@ def behave(equations: NormalEquations, state: State, share: Float[Array, "F"]) -
         blocks = np.zeros((len(vectors), N_JOINTS - 1, 3, PER_FRAME))
         for joint in range(1, N_JOINTS):
             blocks[:, joint - 1, :, 3 * joint : 3 * joint + 3] = slopes[:, joint - 1]
-        equations.add(
-            slice(None), residual.reshape(len(vectors), -1), blocks.reshape(len(vectors), -1, PER_FRAME)
-        )
+        equations.add(slice(None), residual.reshape(len(vectors), -1), blocks.reshape(len(vectors), -1, PER_FRAME))
 
 
 def be_smooth(equations: NormalEquations, state: State, time: Float[Array, "F"]) -> None:
