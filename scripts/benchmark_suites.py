@@ -137,7 +137,7 @@ def crowded(bench: Bench, peers: Peers) -> list[Json]:
 
 def track(bench: Bench, peers: Peers) -> list[Json]:
     """Errors of fmgs-track on videos of the demo person, against exact truth; and their mean."""
-    found: dict[str, list[Json]] = {"given": [], "sought": []}
+    found: dict[str, list[Json]] = {}
     rows: list[Json] = []
     for seed in bench.seeds:
         video = bench.capture("small", "--video", "--seed", str(seed))
@@ -146,12 +146,10 @@ def track(bench: Bench, peers: Peers) -> list[Json]:
             rows.append({"what": f"seed {seed}", "who": "ours", "error": job["error"]})
             continue
         for focal, errors in job.items():
-            found[focal].append(errors)
+            found.setdefault(focal, []).append(errors)
             rows.append({"what": f"seed {seed}, focal length {focal}", "who": "ours", "errors": errors})
-    for focal, errors in found.items():
-        if errors:
-            rows.append({"what": f"mean, focal length {focal}", "who": "ours", "errors": means(errors)})
-    return rows
+    what = "mean, focal length"
+    return rows + [{"what": f"{what} {name}", "who": "ours", "errors": means(each)} for name, each in found.items()]
 
 
 def chain(bench: Bench, peers: Peers) -> list[Json]:

@@ -30,8 +30,8 @@ from fmgs_nerfstudio.track.records import Fits
 
 FRAMES = 5
 INDEX = np.arange(FRAMES)
-ZERO = {"mpjpe_mm", "absolute_mm", "procrustes_mm", "in_plane_mm", "along_axis_mm", "distance_mm", "root_degrees",
-        "lean_degrees", "local_degrees", "swapped", "focal_percent"}  # fmt: skip
+ZERO = {"mpjpe_mm", "absolute_mm", "procrustes_mm", "in_plane_mm", "along_axis_mm", "distance_mm", "size_percent",
+        "root_degrees", "lean_degrees", "local_degrees", "swapped", "focal_percent"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
