@@ -10,6 +10,7 @@ from statistics import fmean
 
 import cv2
 import numpy as np
+import torch
 from benchmark_measure import Json
 from jaxtyping import Float, Int
 
@@ -33,6 +34,8 @@ class Truth:
     K: Float[Array, "3 3"]
     world_to_camera: Float[Array, "4 4"]
     size: tuple[int, int]
+    height: float
+    """Of the person, metres."""
 
     @staticmethod
     def read(video: Path) -> Truth:
@@ -42,7 +45,9 @@ class Truth:
             body = BodyModel.load(folder / "SMPL_NEUTRAL.npz")
             bodies = CameraBodies.of(body, *(clip[name] for name in ("betas", "pose", "transl", "world_to_camera")))
             width, height = clip["size"].tolist()
-            return Truth(folder, bodies, clip["K"], clip["world_to_camera"], (width, height))
+            standing = body.shape(torch.from_numpy(clip["betas"]).float())[0][:, 1]
+            tall = float(standing.max() - standing.min())
+            return Truth(folder, bodies, clip["K"], clip["world_to_camera"], (width, height), tall)
 
     def mask(self, frame: int) -> Float[Array, "H W"]:
         """Share of each pixel that the person covers."""
@@ -74,7 +79,8 @@ def masks_iou(folder: Path, index: Int[Array, "F"], truth: Truth) -> float:
 
 
 def track_errors(video: Path, out: Path) -> Json:
-    """Errors of the tracker's fits with the focal length given and sought, and its processor seconds a frame."""
+    """Errors of the tracker's fits with the focal length given, sought, and given with the person's height; and its
+    processor seconds a frame."""
     from fmgs_nerfstudio.track.fit import fit
     from fmgs_nerfstudio.track.see import see
 
@@ -87,12 +93,22 @@ def track_errors(video: Path, out: Path) -> Json:
     alike = {"mask_iou": masks_iou(out / "masks", index, truth), "frames": frames}
     alike["left_out"] = len(truth.bodies.joints) - frames
     result: Json = {}
-    for name, focal in (("given", truth.focal(sightings.size)), ("sought", None)):
+    known = truth.focal(sightings.size)
+    for name, focal, height in (
+        ("given", known, None),
+        ("sought", None, None),
+        ("and height given", known, truth.height),
+    ):
         start = _processor_seconds()
-        fits = fit(sightings, out / "masks", body, focal)
+        fits = fit(sightings, out / "masks", body, focal, height)
         seconds = (see_seconds + _processor_seconds() - start) / frames
         result[name] = fit_errors(fits, index, truth, body) | alike | {"seconds": seconds}
     return result
+
+
+def known_focal(video: str) -> tuple[str, str]:
+    """The option of fmgs-track that gives the true focal length."""
+    return ("--focal", f"{Truth.read(Path(video)).K[0, 0]:.2f}px")
 
 
 def means(rows: Sequence[dict[str, float]]) -> dict[str, float]:

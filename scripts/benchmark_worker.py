@@ -168,8 +168,15 @@ def track(video: str, out: str) -> Json:
     return track_errors(Path(video), Path(out))
 
 
+def avatar(run: str, truth: str) -> Json:
+    """Errors of an avatar that was trained on what the tracker made of a video of fmgs-demo."""
+    from benchmark_avatar import avatar_errors
+
+    return avatar_errors(Path(run), Path(truth))
+
+
 KINDS: dict[str, Callable[..., Json]] = {
-    each.__name__: each for each in (rates, render, channels, encode, step, fit, frame, train, track)
+    each.__name__: each for each in (rates, render, channels, encode, step, fit, frame, train, track, avatar)
 }
 
 

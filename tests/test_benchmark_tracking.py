@@ -12,23 +12,26 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from benchmark_avatar import Shared
 from benchmark_report import show
 from benchmark_run import Bench
 from benchmark_suites import SUITES
 from benchmark_tracking import Truth, fit_errors, masks_iou, means
 from fmgs_dataparsers.capture import Uncertainty
+from fmgs_dataparsers.parser import open_capture
 from scipy.spatial.transform import Rotation
 
 from fmgs_nerfstudio.body import BodyModel
 from fmgs_nerfstudio.demo import video
 from fmgs_nerfstudio.demo.capture import DemoOptions, Preset, make_capture
 from fmgs_nerfstudio.demo.skinned_surface import BODY
+from fmgs_nerfstudio.metrics.tracking import CameraBodies
 from fmgs_nerfstudio.track.records import Fits
 
 FRAMES = 5
 INDEX = np.arange(FRAMES)
-ZERO = {"mpjpe_mm", "absolute_mm", "procrustes_mm", "in_plane_mm", "along_axis_mm", "distance_mm", "root_degrees",
-        "lean_degrees", "local_degrees", "swapped", "focal_percent"}  # fmt: skip
+ZERO = {"mpjpe_mm", "absolute_mm", "procrustes_mm", "in_plane_mm", "along_axis_mm", "distance_mm", "size_percent",
+        "root_degrees", "lean_degrees", "local_degrees", "swapped", "focal_percent"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -139,3 +142,55 @@ def test_the_suite(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr().out
     assert "64.0" in said
     assert "no person" in said
+
+
+def test_the_truth_s_cameras_and_poses_in_the_tracked_world(folder: Path) -> None:
+    """The tracked body in the tracked world is seen by a camera of the truth where the true body is."""
+    truth, fits = open_capture(folder / "truth", downscale=1), tracked(folder)
+    (name,) = {frame.camera for frame in truth.splits["train"]}
+    camera = replace(truth.cameras[name], world_to_camera=fits.world_to_camera)
+    found = replace(truth, cameras={"camera": camera}, poses=fits.pose, transl=fits.transl)
+    shared = Shared(truth, found)
+    body = BodyModel.load(BODY)
+    pelvis = body.shape(torch.from_numpy(truth.betas).float())[1][0].double().numpy()
+    assert truth.splits["novel_view"]
+    for frame in truth.splits["novel_view"]:
+        row = shared.pose_id(frame)
+        assert row is not None
+        assert row == int(frame.stem)
+        true, ours = (
+            CameraBodies.of(body, truth.betas, one.poses[[row]], one.transl[[row]], extrinsic).joints
+            for one, extrinsic in (
+                (truth, truth.cameras[frame.camera].world_to_camera), (found, shared.camera(frame.camera)),
+            )
+        )  # fmt: skip
+        np.testing.assert_allclose(ours, true, atol=1e-5)
+        pose, transl = shared.exact(frame, pelvis)
+        np.testing.assert_allclose(pose, fits.pose[row], atol=1e-6)
+        np.testing.assert_allclose(transl, fits.transl[row], atol=1e-6)
+
+
+def test_the_suite_chain(tmp_path: Path, folder: Path) -> None:
+    calls = list[tuple[str, ...]]()
+
+    class Chain(Bench):
+        def capture(self, preset: str, *options: str) -> str:
+            return str(folder)
+
+        def program(self, line: str, *arguments: str, who: str = "ours", status: int = 0) -> dict[str, Any]:
+            calls.append((line.split("=")[0], *arguments))
+            return {"error": "no person"} if "tracked-33" in " ".join(arguments) else {}
+
+        def job(self, kind: str, who: str = "ours", threads: int | None = None, **arguments: Any) -> dict[str, Any]:
+            assert kind == "avatar"
+            assert arguments["truth"] == f"{folder}/truth"
+            return {"views_psnr": 20.0 if "/31/" in arguments["run"] else 30.0}
+
+    rows = SUITES["chain"](Chain(tmp_path, tmp_path, "none", 1, False, (31, 32, 33)), ())
+    assert [row.get("errors", row.get("error")) for row in rows] == [
+        {"views_psnr": 20}, {"views_psnr": 30}, "no person", {"views_psnr": 25},
+    ]  # fmt: skip
+    assert [call[0] for call in calls] == ["fmgs-track", "ns-train", "fmgs-track", "ns-train", "fmgs-track"]
+    focal = Truth.read(folder).K[0, 0]
+    assert calls[0][-2:] == ("--focal", f"{focal:.2f}px")
+    assert calls[1][calls[1].index("--max-num-iterations") + 1] == "1200"

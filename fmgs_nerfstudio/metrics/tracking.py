@@ -56,6 +56,7 @@ def body_errors(found: CameraBodies, truth: CameraBodies) -> dict[str, float]:
     in_plane_mm, along_axis_mm
                    parts of mpjpe_mm across and along the camera's axis
     distance_mm    of pelvises, along the camera's axis
+    size_percent   by which the bodies are too large; one camera sees sizes hardly at all
     root_degrees   angle between the pelvises' orientations
     lean_degrees   of the clip, see `lean`; positive: toward the camera
     local_degrees  root mean square of the angles between the rotations of the other joints
@@ -72,6 +73,7 @@ def body_errors(found: CameraBodies, truth: CameraBodies) -> dict[str, float]:
         "in_plane_mm": 1000 * float(np.linalg.norm(apart[..., :2], axis=-1).mean()),
         "along_axis_mm": 1000 * float(np.abs(apart[..., 2]).mean()),
         "distance_mm": 1000 * float(np.abs(found.joints[:, 0, 2] - truth.joints[:, 0, 2]).mean()),
+        "size_percent": 100 * float(np.sqrt((about**2).sum() / (true**2).sum()) - 1),
         "root_degrees": float(np.degrees(_angles(found.root, truth.root).mean())),
         "lean_degrees": lean(about, true),
         "local_degrees": float(np.degrees(np.sqrt((local**2).mean()))),

@@ -118,6 +118,7 @@ def test_after_procrustes_size_and_turn_do_not_count_but_a_mirror_does(truth: Ca
     assert np.linalg.norm(procrustes(mirrored, about) - about, axis=-1).mean() > 0.01
     errors = body_errors(moved(truth, truth.joints * 1.3), truth)
     assert errors["procrustes_mm"] == pytest.approx(0, abs=1e-5)
+    assert errors["size_percent"] == pytest.approx(30)
     assert errors["mpjpe_mm"] == pytest.approx(300 * np.linalg.norm(about, axis=-1).mean())
 
 
