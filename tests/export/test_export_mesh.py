@@ -34,6 +34,7 @@ def test_a_mesh_comes_back(tmp_path: Path, frozen: FrozenAvatar) -> None:
         assert isinstance(read.visual, ColorVisuals)
         colours = read.visual.vertex_colors[:, :3] / 255
         np.testing.assert_allclose(colours, mesh.colours.numpy(), atol=0.6 / 255)
+    assert mesh.parts is not None
     raw = read.metadata["_ply_raw"]["vertex"]["data"]["part"]
     np.testing.assert_array_equal(np.ravel(raw), mesh.parts.numpy())
 

@@ -133,6 +133,7 @@ def test_animation_times_and_the_world_turned_upright(mesh: LearnedMesh, motion:
 def test_attributes(glb: Glb, mesh: LearnedMesh) -> None:
     primitive = glb.document["meshes"][0]["primitives"][0]
     attributes = {name: glb.array(accessor) for name, accessor in primitive["attributes"].items()}
+    assert mesh.parts is not None
     np.testing.assert_array_equal(attributes["_PART"][:, 0], mesh.parts.numpy())
     assert glb.document["meshes"][0]["extras"]["parts"] == list(CLASSES)
     np.testing.assert_array_equal(glb.array(primitive["indices"])[:, 0], mesh.faces.numpy().ravel())
