@@ -20,6 +20,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from fmgs_nerfstudio.checkpoints import CheckpointError, checkpoints, newest_whole_checkpoint, step_of, why_torn
 from fmgs_nerfstudio.data import FMGSDataManagerConfig, refuse_unready
 from fmgs_nerfstudio.fields.geometry import GeometryFieldConfig
+from fmgs_nerfstudio.fields.light import LightConfig
 from fmgs_nerfstudio.fields.skinning import SkinningFieldConfig
 from fmgs_nerfstudio.files import atomic_path
 from fmgs_nerfstudio.fit_errors import settled_sigma
@@ -180,7 +181,7 @@ fmgs_avatar = MethodSpecification(
     config=_trainer(
         "fmgs-avatar",
         3000,
-        FMGSPipelineConfig(),
+        FMGSPipelineConfig(model=FMGSModelConfig(light=LightConfig("sh"))),
         {
             "volumes": _group(2e-2),
             "pose_encoder": _group(1e-3),

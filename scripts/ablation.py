@@ -54,8 +54,8 @@ def _without(terms: Sequence[str]) -> dict[str, float]:
 
 
 TWO_SIDED = ("--pipeline.model.rendering.backface_cutoff", "1")
-FREE = ("--pipeline.model.surfels.guided", "False")
-LIGHT = ("--pipeline.model.light.kind", "sh")
+NO_LIGHT = ("--pipeline.model.light.kind", "none")
+FREE = ("--pipeline.model.surfels.guided", "False", *NO_LIGHT)
 UNCOORDINATED = ("--pipeline.model.coordinated", "False")
 STRONG: Mapping[str, float] = {"d": 10, "sn": 10, "n": 10, "s": 10}
 ROWS: dict[str, Row] = {
@@ -80,8 +80,8 @@ ROWS: dict[str, Row] = {
     "one-sided": Row(("--pipeline.model.rendering.backface_cutoff", "0")),
     "two-sided": Row(TWO_SIDED),
     "no supersampling": Row(("--pipeline.model.rendering.supersampling", "1")),
-    "light": Row(LIGHT),
-    "light, moves no normals": Row((*LIGHT, "--pipeline.model.light.moves-normals", "False")),
+    "no light": Row(NO_LIGHT),
+    "light moves no normals": Row(("--pipeline.model.light.moves-normals", "False")),
 }
 NEED_CUDA = {"3D Gaussians"}
 OTHER_LATENT = "Z_p of another frame"

@@ -58,7 +58,7 @@ def test_table_3_adds_one_prior_after_the_other(method: str) -> None:
     rows = ["none", "+ L_d", "+ L_sn", "+ L_n", ablation.FULL]
     added = [terms(b) - terms(a) for a, b in itertools.pairwise(rows)]
     assert added == [{"L_d"}, {"L_sn"}, {"L_n", "L_tv"}, {"L_s", "L_reg"}]
-    assert terms("none") == {"L_c", "L_m", "L_skin", "L_iso", "L_iso_cov"}
+    assert terms("none") == {"L_c", "L_m", "L_skin", "L_iso", "L_iso_cov", "L_pose"}
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -124,19 +124,19 @@ def test_the_table_is_made_of_metrics_and_records(
             psnr = 20 + len(at.variant.name if at.variant else "") + at.seed
             (at.folder / "metrics.json").write_text(json.dumps({"results": {"psnr": psnr, "novel_pose_ssim": 0.5}}))
         records = {task.id: Record(task.id, "done", seconds=90.0) for task in tasks_of(plan, out)}
-        lost = next(id for id in records if "light" in id and id.endswith("train"))
+        lost = next(id for id in records if "no_light" in id and id.endswith("train"))
         return records | {
-            lost: Record(lost, "failed", "no light"),
+            lost: Record(lost, "failed", "no lamp"),
             lost.replace("train", "eval"): Record("", "not run"),
         }
 
     monkeypatch.setattr(ablation, "_run", run)
     out = tmp_path / "out"
-    with pytest.raises(SystemExit, match="light-0/train failed: no light"):
-        ablation.main(ablation.Ablation(tmp_path, out=out, steps=7, rows=["light", "none"], seeds=[0, 2]))
+    with pytest.raises(SystemExit, match="no_light-0/train failed: no lamp"):
+        ablation.main(ablation.Ablation(tmp_path, out=out, steps=7, rows=["no light", "none"], seeds=[0, 2]))
     header, _, *rows = (out / "table.md").read_text().splitlines()
     cells = {row.split(" | ")[0]: dict(zip(header.split(" | "), row.split(" | "), strict=True)) for row in rows}
     assert cells["| none"]["PSNR"] == "25.00 ± 1.41"
     assert cells["| none"]["time [s] |"] == "90 ± 0 |"
-    assert cells["| light"]["PSNR"] == "27.00"
+    assert cells["| no light"]["PSNR"] == "27.00"
     assert "none,0,7,24," in (out / "table.csv").read_text()

@@ -228,7 +228,7 @@ def test_a_path_by_hand_and_a_wrong_value(tmp_path: Path) -> None:
     path = edited(written(tmp_path), "    data: null\n", "    data: /new/place\n")
     assert read_config(path).pipeline.datamanager.data == Path("/new/place")
     with pytest.raises(RunError, match=r"kind is 'lamp'; expected"):
-        read_config(edited(written(tmp_path), "      kind: none\n", "      kind: lamp\n"))
+        read_config(edited(written(tmp_path), "      kind: sh\n", "      kind: lamp\n"))
 
 
 def test_of_another_version(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
