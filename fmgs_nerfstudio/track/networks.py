@@ -19,7 +19,7 @@ from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.track.records import N_LANDMARKS
 
 WEIGHTS = Path(__file__).parent / "weights"
-DETECTOR, LANDMARKS = "person_detection.onnx", "pose_landmark_full.tflite"
+DETECTOR, LANDMARKS = "person_detection.onnx", "pose_landmark_heavy.tflite"
 SIDE = 256
 """Of the image that the landmark network sees, and of the mask that it gives, pixels."""
 Image = UInt8[Array, "H W 3"]
@@ -29,7 +29,7 @@ _DETECTOR_SIDE, _GRIDS = 224, ((28, 2), (14, 2), (7, 6))  # rows and columns, an
 _OVERLAP = 0.3  # intersection over union of boxes of the same face
 _MARGIN = 1.25  # of a region around the circle through a person's ends
 _MIRRORED = [0, 4, 5, 6, 1, 2, 3, *(i + 1 if i % 2 else i - 1 for i in range(7, N_LANDMARKS))]
-_HEATMAP, _WINDOW, _SURE = 64, 7, 0.5  # cells; cells around a landmark; heat below which it is not moved
+_HEATMAP, _WINDOW, _SURE = 64, 7, 0.25  # cells; cells around a landmark; heat below which it is not moved
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,11 @@ class Region:
         """From the middle of the hips and a point above it on the circle that holds the person."""
         across, down = end - hips
         return Region(hips, float(2 * _MARGIN * np.hypot(across, down)), float(np.arctan2(across, -down)))
+
+    @property
+    def height(self) -> float:
+        """Of the person about, in any pose, pixels: they fill the circle inside the margin."""
+        return self.side / _MARGIN
 
     @property
     def rotation(self) -> Float[Array, "2 2"]:

@@ -45,6 +45,7 @@ from fmgs_nerfstudio.motion.readers import read_motion
 from fmgs_nerfstudio.priors.checkpoints import CheckpointError
 from fmgs_nerfstudio.priors.estimators.pretrained import read_config
 from fmgs_nerfstudio.relighting import LightError, read_map
+from fmgs_nerfstudio.track.video import Choice, open_footage
 
 RNG = np.random.default_rng(0)
 PICTURE = RNG.integers(0, 255, (12, 16, 3), np.uint8)
@@ -96,6 +97,11 @@ def _config(path: Path) -> Any:
 
 def _frames(path: Path) -> Any:
     return extract_frames(path, path.parent / "frames")
+
+
+def _tracked_frames(path: Path) -> Any:
+    footage = open_footage(path, Choice(every=1))
+    return [picture.image for picture in footage.pictures(footage.wanted)]
 
 
 def _hdf_mask(path: Path) -> Any:
@@ -210,6 +216,7 @@ READERS = {
     "Sapiens' normal": Reader("c/sapiens/normal/a/0.npy", *_prior("normal", _NORMAL, True), _PRIORS),
     "Sapiens' semantics": Reader("c/sapiens/seg/a/0_seg.npy", *_prior("semantics", _LABELS, True), _PRIORS),
     "video": Reader("a.mp4", _write_video, _frames),
+    "video to track": Reader("a.mp4", _write_video, _tracked_frames),
     "video, Matroska": Reader("a.mkv", lambda p: _write_video(p, "mjpeg"), _frames),
     "motion, AMASS": Reader("walk.npz", lambda p: np.savez(p, **_MOTION), read_motion, (MotionError,)),
     "motion, AIST++": Reader("walk.pkl", lambda p: p.write_bytes(pickle.dumps(_AIST)), read_motion, (MotionError,)),
