@@ -107,7 +107,8 @@ class Outlines:
         corners = self._faces[face[near]]
         flat = vertices[corners] @ K.T
         away = np.linalg.norm(flat[..., :2] / flat[..., 2:] - drawn[near, None], axis=-1)
-        vertex = np.take_along_axis(corners, np.argmin(away, axis=1, keepdims=True), 1)[:, 0]
+        closest: Int[Array, "N"] = np.argmin(away, axis=1)
+        vertex = np.take_along_axis(corners, closest[:, None], 1)[:, 0]
         gap = ((seen[nearest[near]] - drawn[near]) * drawn_normal[near]).sum(1) * metre
         return Outline(vertex, drawn_normal[near], gap, vertices[vertex])
 
