@@ -31,10 +31,9 @@ from fmgs_nerfstudio.demo.studio import Motion
 from fmgs_nerfstudio.demo.video import clock, place_camera
 from fmgs_nerfstudio.track.chain import logarithm
 from fmgs_nerfstudio.track.fit import fit
-from fmgs_nerfstudio.track.follow import Follower
 from fmgs_nerfstudio.track.landmarks import HIPS, Calibration, along_rays, in_numbers
 from fmgs_nerfstudio.track.masks import person_mask
-from fmgs_nerfstudio.track.networks import Detector, LandmarkNetwork, Region
+from fmgs_nerfstudio.track.networks import LandmarkNetwork, Region
 from fmgs_nerfstudio.track.records import N_LANDMARKS, Sightings
 
 RANDOM, FRAMES, EVERY = 31, 28, 3
@@ -135,18 +134,17 @@ def render(number: int, folder: Path) -> None:
     joints = np.einsum("fjab,jb->fja", bones[..., :3, :3], moves.joints) + bones[..., :3, 3]
     flat = joints @ camera.K.T
     flat = flat[..., :2] / flat[..., 2:]
-    follower, rows = Follower(Detector(), LandmarkNetwork()), []
+    network, region, rows = LandmarkNetwork(), None, []
     chosen = range(0, len(times), EVERY if number >= RANDOM else 1)
     for frame in chosen:
         surface = person.posed(moves.bones[frame], moves.pose[frame])
         picture = PosedPerson(person, surface, light, seed=1000 * seed + frame).picture(camera, background=0.5)
         linear = (picture.rgb[..., ::-1] / 255.0) ** 2.2 + (1 - picture.mask[..., None]) * (photograph - 0.5**2.2)
         image = np.rint(255 * linear.clip(0, 1) ** (1 / 2.2)).astype(np.uint8)
-        if follower.region is None:  # poses are odd enough for the detector to miss a person
-            low, high = flat[frame].min(0), flat[frame].max(0)
-            follower.region = Region((low + high) / 2, 1.35 * float(max(high - low)))
-        look = follower(image)
-        if not isinstance(look, str):
+        low, high = flat[frame].min(0), flat[frame].max(0)
+        look = network(image, region or Region((low + high) / 2, 1.35 * float(max(high - low))))
+        region = look.next if look.presence > 0.5 else None
+        if region is not None:
             rows.append((frame, look.landmarks, look.depth, look.world, look.score))
             mask = np.rint(255 * person_mask(image, look)).astype(np.uint8)
             cv2.imwrite(str(folder / f"{frame:06d}.png"), mask)

@@ -107,8 +107,8 @@ class Outlines:
         corners = self._faces[face[near]]
         flat = vertices[corners] @ K.T
         away = np.linalg.norm(flat[..., :2] / flat[..., 2:] - drawn[near, None], axis=-1)
-        vertex = corners[np.arange(len(corners)), np.argmin(away, axis=1)]
-        gap = ((seen[nearest[near]] - drawn[near]) * drawn_normal[near]).sum(1) * metre
+        vertex = corners[np.arange(len(corners)), away.argmin(1)]
+        gap = ((seen[np.asarray(nearest)[near]] - drawn[near]) * drawn_normal[near]).sum(1) * metre
         return Outline(vertex, drawn_normal[near], gap, vertices[vertex])
 
     def _dressed(self, outlines: Sequence[Outline], calibration: Calibration) -> Float[Array, "24"]:

@@ -28,6 +28,7 @@ from fmgs_nerfstudio.track.state import Shared, State, up_of
 _CHUNK = 64  # frames whose derivatives are held at once
 _NEAR, _LEAST_SCORE = 0.1, 0.03  # metres before the camera; what an unseen landmark counts
 _HEAVY_TAIL = 4.0  # degrees of freedom of Student's t
+_TOGETHER = 1.6  # by which lifted points of a frame, which err together, say less than so many alone
 _CORRELATED = 0.12  # seconds in which errors of the network stay the same
 # How restless: variance of the velocity that a second adds, of turns (rad^2/s^3) and of the pelvis (m^2/s^3).
 _RESTLESS = np.array([40, 60, 60, 5, 100, 100, 5, 60, 60, 5, 5, 5, 20, 10, 10, 30, 150, 150, 150, 150, 60, 60, 5, 5.0])
@@ -191,7 +192,8 @@ def see_in_space(
     back = rays.swapaxes(-1, -2)[:, None]
     at, moves, by_shape = (value - value[:, hips].mean(1, keepdims=True) for value in points)
     error = (back @ at[..., None])[..., 0] - lifted
-    weight = weight * robust(error / evidence.calibration.space * weight) / evidence.calibration.space
+    spread = _TOGETHER * evidence.calibration.space
+    weight = weight * robust(error / spread * weight) / spread
     turned = back * weight[..., None]
     shared = np.zeros((*error.shape, len(state.shared)))
     shared[..., : state.shapes] = turned @ by_shape
