@@ -91,9 +91,7 @@ class FMGSModelConfig(ModelConfig):
     refine_poses: bool | None = None
     """Learn a correction of every training pose. Default: as the protocol does, off on PeopleSnapshot, else on."""
     pose_sigma: PoseSigma = "stated"
-    """How far fits may be off, for their refinement. stated: as the capture says, if it does; none: not known; or the
-    standard deviations of a joint's rotation (radians), of the place to the right, down and forward (metres), and of
-    the whole clip's lean (radians) and distance (metres)."""
+    """How far fits are off: as stated by the capture, none, or joint, right, down, along, lean, distance (rad, m)."""
     pose_radius: int = 8
     """Training frames on each side that share the correction of a pose. 0 corrects every frame on its own."""
     seed: int = 0

@@ -67,6 +67,7 @@ def terms(
         outputs={
             "rgb": constant(0.9, 0.5, 0.1), "accumulation": constant(1.0), "depth": constant(2.0),
             "normal": constant(*TOWARDS), "surface_normal": constant(*TOWARDS), "logits": constant(*[0.0] * 28),
+            "of_frame": torch.zeros(75), "of_clip": torch.zeros(2),
         } | dict(outputs or {}),
         batch={
             "image": constant(0.9, 0.5, 0.1), "mask": constant(1.0), "prior_depth": constant(1.0)[..., 0],
@@ -85,7 +86,7 @@ def terms(
 
 ONE = LossWeights(
     lambda_ssim=0.0, lambda_m=1, lambda_d=1, lambda_sn=1, lambda_n=1, lambda_tv=1, lambda_s=1, lambda_reg=1,
-    lambda_skin=1, lambda_skin_late=1, lambda_iso=1, lambda_iso_cov=1,
+    lambda_skin=1, lambda_skin_late=1, lambda_iso=1, lambda_iso_cov=1, lambda_pose=1,
 )  # fmt: skip
 """What a term is by itself."""
 
@@ -108,6 +109,8 @@ WRONG: dict[str, Tensor] = {
     "normal": at({(0, 0): UP}, turned(0.3)),
     "surface_normal": constant(*UP),
     "logits": constant(1.0, *[0.0] * 27),
+    "of_frame": torch.ones(75),
+    "of_clip": torch.zeros(2),
 }
 ALL_OFF = {
     "outputs": WRONG,
@@ -128,7 +131,11 @@ def test_the_weighted_sum_is_equation_21() -> None:
     assert set(alone) == set(all_terms())
     assert all(value > 0 for value in alone.values()), alone
     primes = dict(
-        zip(("m", "d", "sn", "n", "tv", "s", "reg", "iso", "iso_cov"), (2, 3, 5, 7, 11, 13, 17, 19, 23), strict=True)
+        zip(
+            ("m", "d", "sn", "n", "tv", "s", "reg", "iso", "iso_cov", "pose"),
+            (2, 3, 5, 7, 11, 13, 17, 19, 23, 37),
+            strict=True,
+        )
     )
     weights = LossWeights(
         lambda_ssim=0.0, lambda_skin=29, lambda_skin_late=31, **{f"lambda_{name}": w for name, w in primes.items()}
