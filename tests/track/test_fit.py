@@ -212,3 +212,19 @@ def test_a_calibration_is_read_as_written(tmp_path: Path) -> None:
     again = Calibration.load(tmp_path / "calibration.npz")
     assert np.array_equal(again.offset, calibration.offset)
     assert all(np.array_equal(a[0], b[0]) for a, b in zip(again.layers, calibration.layers, strict=True))
+
+
+def test_what_is_hardly_seen_counts_little() -> None:
+    """Hands that are seen too low for a while: believed where the network is sure."""
+    time = np.arange(16) / 25
+    clip = make_clip(time, 0.5 * time)
+    clip = replace(clip, calibration=replace(clip.calibration, across=np.full(33, 0.01)))
+    landmarks, unsure = clip.sightings.landmarks.copy(), clip.sightings.score.copy()
+    landmarks[6:10, 15:23, 1] += 10
+    unsure[6:10, 15:23] = 0
+    sure = clip.seen(landmarks=landmarks)
+    wrists = [
+        np.linalg.norm(in_camera(fitted(seen), clip) - clip.joints(), axis=-1)[6:10, 20:22].mean()
+        for seen in (sure, sure.seen(score=unsure))
+    ]
+    assert wrists[1] < 0.8 * wrists[0]
