@@ -102,11 +102,16 @@ class Follower:
     def _hidden(self, image: Image, look: Look, time: float) -> str | None:
         """Why the frame cannot be used if somebody else is before or behind the person, seen apart or not."""
         people = self.detector(image)
-        if in_the_way(look, people):
+        if any(self._another(image, look, other) for other in in_the_way(look, people)):
             self.blocked = time + _BLOCKED
         elif len(people) > 1:
             self.blocked = 0.0
         return _IN_THE_WAY if time < self.blocked else None
+
+    def _another(self, image: Image, look: Look, detection: Detection) -> bool:
+        """Whether it is somebody else at all: the detector takes the pattern of a skirt for a face, too."""
+        other = self._centred(image, detection.region)
+        return other.presence >= PRESENT and not _overlap(look, other)
 
     def forget(self) -> None:
         """After a cut: the person may be anywhere, and in another light."""
@@ -231,16 +236,22 @@ def outside(look: Look, image: Image) -> str | None:
     return None
 
 
-def in_the_way(look: Look, people: list[Detection]) -> bool:
-    """Whether somebody else overlaps the person: landmarks and mask would be of both."""
+def in_the_way(look: Look, people: list[Detection]) -> list[Detection]:
+    """Who seem to overlap the person: landmarks and mask would be of both."""
     low, high = look.landmarks.min(0), look.landmarks.max(0)
-    for other in people:
-        apart = other.region.centre - look.next.centre
+
+    def overlaps(other: Detection) -> bool:
         reach = other.region.height * np.array([_HALF_WIDTH, 0.5])
-        overlaps = (other.region.centre + reach > low).all() and (other.region.centre - reach < high).all()
-        if hypot(*apart) > 0.15 * look.next.height and other.region.height > 0.5 * look.next.height and overlaps:
-            return True
-    return False
+        return bool((other.region.centre + reach > low).all() and (other.region.centre - reach < high).all())
+
+    def elsewhere(other: Detection) -> bool:
+        apart = hypot(*(other.region.centre - look.next.centre))
+        return apart > 0.15 * look.next.height and other.region.height > 0.5 * look.next.height
+
+    def upright(other: Detection) -> bool:  # with this person's skirt for a face, the other stands on their head
+        return np.cos(other.region.angle - look.region.angle) > 0
+
+    return [other for other in people if elsewhere(other) and overlaps(other) and upright(other)]
 
 
 def _on_edge(look: Look, width: int, height: int) -> float:

@@ -7,8 +7,8 @@ import pytest
 from fmgs_dataparsers.files import CaptureError
 from support.footage import JOINTS, Shot, place, turning, wall
 
-from fmgs_nerfstudio.track.follow import Follower, check_person, upright_turn
-from fmgs_nerfstudio.track.networks import Detector, LandmarkNetwork, Look
+from fmgs_nerfstudio.track.follow import Follower, check_person, in_the_way, upright_turn
+from fmgs_nerfstudio.track.networks import Detection, Detector, LandmarkNetwork, Look, Region
 
 DETECTOR, NETWORK = Detector(), LandmarkNetwork()
 STEP = 1 / 15
@@ -61,6 +61,20 @@ def test_whoever_is_followed_when_people_cross() -> None:
             assert 2 <= i <= 7
     assert isinstance(looks[-1], Look)
     assert sum(isinstance(look, Look) for look in looks) >= 4
+
+
+def test_a_skirt_that_the_detector_takes_for_a_face_is_nobody_in_the_way() -> None:
+    """Whoever seems to stand on their head in the person's place is the person."""
+    image = place(wall(), turning()[0], 150, 20)
+    look = Follower(DETECTOR, NETWORK)(image, 0.0, "frame 0")
+    assert isinstance(look, Look)
+    lower = look.next.centre + [0, -0.3 * look.next.height]
+    upside_down = Detection(0.7, Region(lower, look.next.side, np.pi), np.zeros(4))
+    assert in_the_way(look, [upside_down]) == []
+    upright = Detection(0.7, Region(lower, look.next.side, 0.1), np.zeros(4))
+    assert in_the_way(look, [upright]) == [upright]
+    follower = Follower(lambda image: [upright], NETWORK)  # pyright: ignore[reportArgumentType]
+    assert not follower._another(image, look, upright)  # the network sees the same person there
 
 
 def test_the_largest_and_most_central_is_followed() -> None:
