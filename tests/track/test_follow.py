@@ -68,7 +68,7 @@ def test_a_skirt_that_the_detector_takes_for_a_face_is_nobody_in_the_way() -> No
     image = place(wall(), turning()[0], 150, 20)
     look = Follower(DETECTOR, NETWORK)(image, 0.0, "frame 0")
     assert isinstance(look, Look)
-    lower = look.next.centre + [0, -0.3 * look.next.height]
+    lower = look.next.centre - np.array([0, 0.3 * look.next.height])
     upside_down = Detection(0.7, Region(lower, look.next.side, np.pi), np.zeros(4))
     assert in_the_way(look, [upside_down]) == []
     upright = Detection(0.7, Region(lower, look.next.side, 0.1), np.zeros(4))
