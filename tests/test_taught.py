@@ -24,6 +24,7 @@ from fmgs_nerfstudio.maps.info import PriorsInfo
 from fmgs_nerfstudio.maps.maps import PriorsWriter
 from fmgs_nerfstudio.metrics.image import image_metrics
 from fmgs_nerfstudio.objective import LossWeights
+from fmgs_nerfstudio.taught import Taught
 from fmgs_nerfstudio.viewer.parts import Parts
 
 PLAIN, BARE = "CoreView_1", "CoreView_2"
@@ -198,3 +199,10 @@ def test_parts_that_were_not_learned_hide_nothing(untaught: Path) -> None:
         assert torch.equal(control.render(camera)["rgb"], before)
         run.model.taught.learn(["L_s"])
         assert not torch.equal(control.render(camera)["rgb"], before)
+
+
+def test_what_was_learned_before_stays() -> None:
+    taught = Taught(["L_s"])
+    taught.learn(["L_n", "L_c"])
+    assert taught.hidden == []
+    assert Taught(["L_c"]).hidden == ["normal", "semantics"]

@@ -67,7 +67,7 @@ def test_every_parameter_is_trained_and_named_in_a_group(capture: Path, tmp_path
     grouped = {id(p) for group in model.get_param_groups().values() for p in group}
     named = {name: id(p) for name, p in model.named_parameters() if name != "device_indicator_param"}
     assert set(named.values()) == grouped
-    optional = {"centres", "rotations"}
+    optional = {"centres", "rotations", "pose_errors", "clip"}
     assert set(model.get_param_groups()) == set(made.optimizers) - optional
 
 
