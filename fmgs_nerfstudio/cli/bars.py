@@ -20,15 +20,17 @@ class _Speed(ProgressColumn):
         return Text("" if speed is None else f"{speed:.1f} frames/s")
 
 
-def frames_bar(transient: bool = False) -> Progress:
-    """A bar for frames; transient: it goes when it is done."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Speed(), TimeRemainingColumn())
-    return Progress(*columns, transient=transient)
+def frames_bar() -> Progress:
+    """A bar for frames."""
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Speed(), TimeRemainingColumn()
+    )
 
 
 @contextmanager
-def counting(what: str) -> Generator[Tell]:
-    """A bar for one thing that is done to frames; yields what is told of them."""
-    with frames_bar() as bar:
+def counting(what: str, frames: bool = True) -> Generator[Tell]:
+    """A bar for one thing that is done, to frames or otherwise; yields what is told of them."""
+    plain = Progress(TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with frames_bar() if frames else plain as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -80,7 +80,7 @@ def run(track: Track) -> Path:
     with counting("Looking") as tell:
         seen = see(video, out, track.choice, track.person, tell)
     focal = Focal(told * hypot(*seen.sightings.size), "--focal") if told else seen.focal
-    with counting("Fitting") as tell:
+    with counting("Fitting", frames=False) as tell:
         fits = fit(seen.sightings, out / "masks", body, focal.pixels if focal else None, track.height, tell)
     names = [f"{index:06d}" for index in seen.sightings.index]
     write_capture(out, fits, names, seen.sightings.time, seen.sightings.size, body_file)
@@ -152,7 +152,7 @@ def _told(overlays: Overlays, tell: Tell) -> Iterator[Picture]:
 
 def _verdict(capture: Capture, console: Console) -> None:
     """What fmgs-check says, and the command that trains."""
-    with counting("Checking") as tell:
+    with counting("Checking", frames=False) as tell:
         report = check_capture(capture, progress=tell)
     for problem in report.problems:
         console.print(f"[bold red]Not ready[/]: {escape(problem)}", soft_wrap=True)
