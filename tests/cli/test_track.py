@@ -79,6 +79,18 @@ def test_a_second_run_goes_on(made: Path, tracked: Path, capsys: pytest.CaptureF
     assert f"ns-train fmgs-avatar --data {tracked}" in capsys.readouterr().out
 
 
+def test_a_height_that_is_given_is_the_body_s(made: Path, tracked: Path) -> None:
+    """And what is seen of the person is not seen again: other options of the fit alone."""
+    run(Track(made / "video.mp4", tracked, focal="26mm", height=1.9, choice=Choice(every=1)))
+    open_capture.cache_clear()
+    capture = open_capture(tracked)
+    shaped = BodyModel.load(capture.body_model).shape(torch.from_numpy(capture.betas).float())[0]
+    assert float(shaped[:, 1].max() - shaped[:, 1].min()) == pytest.approx(1.9, abs=0.03)
+    (camera,) = capture.cameras.values()
+    # 26 mm see as much as 43.27 mm do of a picture's diagonal.
+    assert camera.K[0, 0] == pytest.approx(26 / 43.27 * np.hypot(camera.width, camera.height), rel=0.02)
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [
