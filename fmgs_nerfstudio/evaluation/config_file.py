@@ -26,6 +26,7 @@ _PATHS = {
     for kind in ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")
 }
 _YAML, _PYTHON = "tag:yaml.org,2002:", "tag:yaml.org,2002:python/"
+_GETATTR = _PYTHON + "object/apply:builtins.getattr"
 _PLAIN = ("null", "bool", "int", "float", "str", "seq", "map")
 _MOST_BYTES = 2**18  # 25 times a real one
 
@@ -150,6 +151,8 @@ class _Loader(yaml.SafeLoader):
         if node.tag.startswith(_PYTHON) and kind in ("object", "object/apply", "name"):
             if kind == "object/apply" and name in _PATHS:
                 return _PATHS[name]
+            if kind == "object/apply" and (named := _member_by_name(node)) is not None:
+                return type(named)
             found = _loaded_class(name, _TARGETS if kind == "name" else _OURS_AND_THE_HOSTS)
             if found is not None and (
                 kind == "name"
@@ -196,7 +199,10 @@ class _Loader(yaml.SafeLoader):
 
     def value(self, suffix: str, node: yaml.Node) -> Any:
         """A path or a member of an enum."""
-        kind, arguments = self.admit(node), self._sequence(node)
+        kind = self.admit(node)
+        if (named := _member_by_name(node)) is not None:
+            return named
+        arguments = self._sequence(node)
         if issubclass(kind, Enum):
             if len(arguments) == 1 and arguments[0] in [member.value for member in kind]:
                 return kind(arguments[0])
@@ -239,6 +245,17 @@ def _loaded_class(name: str, packages: tuple[str, ...]) -> type | None:
     found = vars(sys.modules[module]).get(attribute)
     own = isinstance(found, type) and (found.__module__, found.__qualname__) == (module, attribute)
     return found if own else None
+
+
+def _member_by_name(node: yaml.Node) -> Enum | None:
+    """Python 3.11.0 to 3.11.3 (Debian 12 has one) write a member of an enum as getattr(its class, its name)."""
+    parts = node.value if isinstance(node, yaml.SequenceNode) and node.tag == _GETATTR else []
+    if len(parts) != 2 or not isinstance(parts[1], yaml.ScalarNode) or parts[1].tag != _YAML + "str":
+        return None
+    found = _loaded_class(parts[0].tag.removeprefix(_PYTHON + "name:"), _OURS_AND_THE_HOSTS)
+    if found is None or not issubclass(found, Enum):
+        return None
+    return found.__members__.get(parts[1].value)
 
 
 def _default(field: Field[Any]) -> Any:

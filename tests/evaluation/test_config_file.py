@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ import tyro
 import yaml
 from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.plugins.types import MethodSpecification
+from nerfstudio.utils.writer import EventName
 from tyro.conf import FlagConversionOff, SuppressFixed
 
 from fmgs_nerfstudio.cli import animate
@@ -66,6 +68,40 @@ def test_it_is_what_nerfstudio_reads(method: MethodSpecification, arguments: str
     path = written(tmp_path, config)
     assert_same(read_config(path), yaml.load(path.read_text(), Loader=yaml.Loader))
     assert refused(path) == []
+
+
+def test_members_of_enums_by_their_names(tmp_path: Path) -> None:
+    """As Python 3.11.0 to 3.11.3 write them."""
+    path = written(tmp_path)
+    expected, text = read_config(path), path.read_text()
+    by_value = re.compile(r"( +)- !!python/object/apply:nerfstudio.utils.writer.EventName\n +- (.+)\n")
+
+    def by_name(match: re.Match[str]) -> str:
+        member = EventName(yaml.safe_load(match[2])).name
+        kind = "!!python/name:nerfstudio.utils.writer.EventName ''"
+        return f"{match[1]}- !!python/object/apply:builtins.getattr\n{match[1]}  - {kind}\n{match[1]}  - {member}\n"
+
+    changed, count = by_value.subn(by_name, text)
+    assert count or "builtins.getattr" in text
+    path.write_text(changed)
+    assert_same(read_config(path), expected)
+    assert refused(path) == []
+
+
+OTHER_ATTRIBUTES = [
+    "!!python/object/apply:builtins.getattr [!!python/name:nerfstudio.utils.writer.EventName '', mro]",
+    "!!python/object/apply:builtins.getattr [!!python/name:fmgs_nerfstudio.model.FMGSModelConfig '', setup]",
+    "!!python/object/apply:builtins.getattr [!!python/name:os.system '', __call__]",
+    "!!python/object/apply:builtins.getattr []",
+]
+
+
+@pytest.mark.parametrize("value", OTHER_ATTRIBUTES)
+def test_other_attributes_are_refused(value: str, tmp_path: Path) -> None:
+    path = edited(written(tmp_path), "prompt: null", f"prompt: {value}")
+    assert refused(path)
+    with pytest.raises(RunError, match="is refused"):
+        read_config(path)
 
 
 PAYLOADS = [
