@@ -13,8 +13,8 @@ _TIMED = ("forward", "forward + backward", "encode", "fit", "frame", "step")
 
 def show(suite: str, rows: list[Json], reached: Json) -> None:
     """Print one suite; times are minimum and median in milliseconds, ratios of minima to ours of the same thing."""
-    console = Console(width=max(100, Console().width))
     errors = {row["what"]: row["errors"] for row in rows if "errors" in row}
+    console = Console(width=max(200 if errors else 100, Console().width))
     if errors:
         console.print(_error_table(suite, errors))
     else:
@@ -25,13 +25,13 @@ def show(suite: str, rows: list[Json], reached: Json) -> None:
 
 
 def _error_table(suite: str, errors: Mapping[str, Mapping[str, float]]) -> Table:
-    """One line for each measure, one column for each thing that was measured."""
+    """One line for each thing that was measured, one column for each measure."""
     table = Table(title=suite)
-    table.add_column("")
-    for what in errors:
-        table.add_column(what, justify="right")
-    for name in next(iter(errors.values())):
-        table.add_row(name, *(_figure(values[name]) for values in errors.values()))
+    table.add_column("", no_wrap=True)
+    for measure in next(iter(errors.values())):
+        table.add_column(measure.replace("_", " "), justify="right")
+    for what, values in errors.items():
+        table.add_row(what, *map(_figure, values.values()))
     return table
 
 
