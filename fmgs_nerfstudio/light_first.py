@@ -83,7 +83,7 @@ def _look(
         posed = avatar.posed.by(OPEN)
         away = facing_away(posed.means, posed.tangents, view)
         opacities = posed.opacities * (away <= rendering.backface_cutoff)
-    values = torch.zeros(len(away), 5, device=model.device, requires_grad=True)
+    values = torch.zeros(len(away), 5, device=model.device).requires_grad_()
     with torch.enable_grad():
         layer = Layer(posed.means, posed.tangents, opacities, values)
         (image,) = rasterize_finer([layer], view, rendering.supersampling)

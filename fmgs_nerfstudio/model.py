@@ -204,8 +204,10 @@ class FMGSModel(Model):
         outputs = self.render(avatar, self.shade(avatar, centre), view, names)
         if not self.training:
             return visualize_outputs(outputs, names)
-        of_frame, of_clip = self.poses.corrections_of(self.pose_id(camera))
-        return outputs | {"avatar": avatar, "of_frame": of_frame, "of_clip": of_clip}
+        if self.poses.clip is not None:  # there is a prior on corrections
+            of_frame, of_clip = self.poses.corrections_of(self.pose_id(camera))
+            outputs = outputs | {"of_frame": of_frame, "of_clip": of_clip}
+        return outputs | {"avatar": avatar}
 
     def _avatar_for(self, camera: Cameras) -> Avatar:
         """In the pose that the camera carries (`held_out_poses.refined_views`), else in the capture's that it names."""

@@ -83,8 +83,10 @@ def models(capture: Path) -> tuple[FMGSModel, FMGSModel]:
     assert here.light is not None
     here.light.irradiance[1:] = torch.linspace(-0.2, 0.3, 8)[:, None]
     there.load_state_dict(here.state_dict())
+    terms = {name: term for name, term in all_terms().items() if name != "L_pose"}  # these fits state no errors
     for model in (here, there):
-        model.step, model.objective = 900, Objective.of(all_terms(), LossWeights(), ["depth", "normal", "semantics"])
+        model.step, model.objective = 900, Objective.of(terms, LossWeights(), ["depth", "normal", "semantics"])
+        model.taught.learn(terms)
         model.set_run_length(1000)
         model.zero_grad()
     with fake_cuda():
