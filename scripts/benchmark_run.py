@@ -117,7 +117,8 @@ def _unpacked(commit: str, folder: Path) -> Path:
     """The packages of a commit, with entry points of their own: those of the installed package are today's."""
     packed: Sequence[str] = ("fmgs_nerfstudio", "dataparsers", "pyproject.toml")
     with tarfile.open(fileobj=io.BytesIO(_git("archive", commit, *packed))) as archive:
-        archive.extractall(folder, filter="data")
+        safely = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # Python 3.11.4 and later
+        archive.extractall(folder, **safely)  # pyright: ignore[reportArgumentType]
     metadata = folder / "fmgs_nerfstudio-0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: fmgs-nerfstudio\nVersion: 0\n")
