@@ -24,22 +24,23 @@ from fmgs_nerfstudio.routes import Route
 # Which groups each loss reaches; a shared part is reached through the allowed heads only. Columns as in the table of
 # `routes.py`: position = displacement head, skinning field and pose; orientation = rotation head.
 SHARED = {"pose encoder", "trunk", "V_g"}
-POSITION = SHARED | {"pose", "displacement", "skinning"}
+POSES = {"pose", "clip"}
+POSITION = SHARED | POSES | {"displacement", "skinning"}
 SHAPE = SHARED | {"scale head", "scales", "opacities"}
 COLOUR = POSITION | SHAPE | {"rotation", "z_g", "appearance", "V_c"}
 EXPECTED = {
     "L_c": COLOUR,
     "L_m": POSITION | SHAPE | {"rotation"},
     "L_d": POSITION | SHAPE,
-    "L_sn": SHAPE | {"rotation", "pose"},
-    "L_n": SHAPE | {"rotation", "pose"},
-    "L_tv": SHAPE | {"rotation", "pose"},
+    "L_sn": SHAPE | POSES | {"rotation"},
+    "L_n": SHAPE | POSES | {"rotation"},
+    "L_tv": SHAPE | POSES | {"rotation"},
     "L_s": {"semantics", "V_semantics"},
     "L_reg": {"V_semantics"},
     "L_skin": {"skinning"},
     "L_iso": POSITION,
     "L_iso_cov": POSITION | {"rotation", "scale head", "scales"},
-    "L_pose": set[str](),  # poses; but it is 0 where nothing is corrected, and so is its gradient
+    "L_pose": POSES,
 }
 
 
@@ -48,7 +49,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> FMGSModel:
     root = tmp_path_factory.mktemp("capture")
     write_capture(root)
     outputs = FMGSDataParserConfig(data=root).setup().get_dataparser_outputs("train")
-    config = FMGSModelConfig(n_vertices=6890)
+    config = FMGSModelConfig(n_vertices=6890, pose_sigma=(0.1, 0.01, 0.01, 0.03, 0.04, 0.05))
     torch.manual_seed(0)
     made = config.setup(scene_box=SceneBox(torch.eye(3)[:2]), num_train_data=3, metadata=outputs.metadata)
     made.objective = Objective.of(all_terms(), config.weights, ["depth", "normal", "semantics"])
@@ -56,6 +57,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> FMGSModel:
     made.step = 1  # every phase of the schedule has begun
     for head in (made.geometry.displacement, made.geometry.scale, made.geometry.rotation):
         nn.init.normal_(head.weight, std=1e-2)  # heads start at zero, and would let nothing through to the trunk
+    assert made.poses.clip is not None
+    for correction in (*made.poses.corrections, made.poses.clip):
+        nn.init.normal_(correction, std=1e-2)  # and L_pose is 0 where nothing is corrected
     return made
 
 
