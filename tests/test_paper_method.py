@@ -65,6 +65,7 @@ def test_what_it_takes_from_3dgs_avatar() -> None:
 def test_both_methods_have_the_same_optimisers_and_differ_where_the_docs_say() -> None:
     ours: Any = fmgs_avatar.config
     assert PAPER.optimizers.keys() == ours.optimizers.keys()
+    assert ours.pipeline.model.light.kind == "sh"
 
     def leaves(config: object, prefix: str = "") -> dict[str, object]:
         if not dataclasses.is_dataclass(config):
