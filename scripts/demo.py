@@ -108,7 +108,7 @@ def _finished(run: Path, steps: int) -> bool:
 def _table(results: dict[str, float]) -> Table:
     table = Table("held out", "new views, seen poses", "new poses", title="Metrics")
     for key, title in _TITLES.items():
-        if key in results:
+        if key in results or f"novel_pose_{key}" in results:
             table.add_row(
                 title, *(f"{results[p + key]:.3f}" if p + key in results else "-" for p in ("", "novel_pose_"))
             )
