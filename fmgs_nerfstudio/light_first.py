@@ -29,16 +29,21 @@ _SURFELS = 30_000
 
 
 def find_light(model: FMGSModel, data: FMGSDataManager) -> None:
-    """Give the model the light of its capture, as it will keep it; without frames to find it in, an even one."""
+    """Give the model the light of its capture and the exposures of its training pictures, as it will keep them; without
+    frames to find them in, an even light."""
     assert model.light is not None
-    seen = look(model, training_views(data))
+    views = list(training_views(data))
+    seen = look(model, views)
     up = np.asarray(model.kwargs["metadata"]["capture"].up, dtype=float)
     try:
-        fit = fit_light(seen, up / np.linalg.norm(up))
+        fit = fit_light(seen, up / np.linalg.norm(up), exposures=model.exposure is not None)
     except ValueError as error:
         log(f"Light: even; {error}")
         return
     model.light.irradiance.copy_(torch.from_numpy(fit.irradiance)[:, None])
+    if model.exposure is not None and fit.exposures is not None:
+        pose_ids = torch.tensor([model.pose_id(camera) for camera, _ in views[: len(fit.exposures)]])
+        model.exposure.set(pose_ids, torch.from_numpy(fit.exposures))
     log(told(fit))
 
 
@@ -55,7 +60,11 @@ def told(fit: LightFit) -> str:
     if fit.toward is not None:
         direction = " ".join(f"{x:+.2f}" for x in fit.toward)
         where = f"{fit.lamps:.0%} of it from lamps towards ({direction}) in the world"
-    return f"Light: {where}; explains {fit.explained:.0%} of what changes, and leaves {fit.rest:.3f} (rms) of a colour"
+    light = f"Light: {where}; explains {fit.explained:.0%} of what changes, and leaves {fit.rest:.3f} (rms) of a colour"
+    if fit.exposures is None:
+        return light
+    dimmest, brightest = np.quantile(fit.exposures.mean(1), [0.05, 0.95])
+    return f"{light}; exposures change colours by factors of {dimmest:.2f} to {brightest:.2f}"
 
 
 def look(model: FMGSModel, views: Iterable[tuple[Cameras, Batch]]) -> Sightings:
@@ -68,9 +77,11 @@ def look(model: FMGSModel, views: Iterable[tuple[Cameras, Batch]]) -> Sightings:
     chosen[torch.from_numpy(_spread(len(chosen), _SURFELS)).to(model.device)] = True
     found = [_look(model, camera, batch, chosen) for camera, batch in views]
     if not found:
-        return Sightings(np.zeros(0, int), np.zeros((0, 3)), np.zeros((0, 3)), np.zeros(0))
+        return Sightings(np.zeros(0, int), np.zeros(0, int), np.zeros((0, 3)), np.zeros((0, 3)), np.zeros(0))
+    pictures = np.repeat(np.arange(len(found)), [len(surfel) for surfel, *_ in found])
     return Sightings(
-        *(np.concatenate([value.numpy(force=True) for value in column]) for column in zip(*found, strict=True))
+        pictures,
+        *(np.concatenate([value.numpy(force=True) for value in column]) for column in zip(*found, strict=True)),
     )
 
 

@@ -26,6 +26,7 @@ from fmgs_nerfstudio.body.pose_table import PoseTable
 from fmgs_nerfstudio.body.template import upsample
 from fmgs_nerfstudio.console import log
 from fmgs_nerfstudio.fields.appearance import AppearanceField, AppearanceFieldConfig, canonical_direction
+from fmgs_nerfstudio.fields.exposure import Exposure
 from fmgs_nerfstudio.fields.geometry import GeometryField, GeometryFieldConfig
 from fmgs_nerfstudio.fields.hash_grid import HashGridConfig
 from fmgs_nerfstudio.fields.light import Light, LightConfig
@@ -160,6 +161,7 @@ class FMGSModel(Model):
             {name: (volume(f"V_{name}"), m.decoder(feature_dim)) for name, m in MODALITIES.items() if m.decoder}
         )
         self.light = Light() if config.light.kind == "sh" else None
+        self.exposure = Exposure(len(self.poses.pose)) if self.light and config.light.exposures else None
         self.skinning = SkinningField(config.skinning, aabb, N_JOINTS)
         # Kept in the checkpoint, so that a resumed run goes on with the schedule it began with; and as a number, since
         # reading a buffer waits for the card.
@@ -201,7 +203,10 @@ class FMGSModel(Model):
         avatar = self._avatar_for(camera)
         centre = camera.camera_to_worlds[0, :, 3].to(self.device, non_blocking=True)
         names = self.objective.modalities if self.training else self.taught.shown
-        outputs = self.render(avatar, self.shade(avatar, centre), view, names)
+        rgb = self.shade(avatar, centre)
+        if self.training and self.exposure is not None:
+            rgb = rgb * self.exposure(self.pose_id(camera))
+        outputs = self.render(avatar, rgb, view, names)
         if not self.training:
             return visualize_outputs(outputs, names)
         if self.poses.clip is not None:  # there is a prior on corrections

@@ -13,8 +13,9 @@ from support.trainer_runs import config_for, train
 from support.zju_capture import SIZE, write_capture
 
 from fmgs_nerfstudio.data import Batch, FMGSDataManager, crop_to_person
+from fmgs_nerfstudio.fields.exposure import Exposure
 from fmgs_nerfstudio.fields.light import Light, LightConfig
-from fmgs_nerfstudio.light_first import look, training_views
+from fmgs_nerfstudio.light_first import find_light, look, training_views
 from fmgs_nerfstudio.model import FMGSModel
 from fmgs_nerfstudio.rendering import Camera, outward
 from fmgs_nerfstudio.routes import OPEN
@@ -37,11 +38,11 @@ def camera() -> Cameras:
 
 
 @torch.no_grad()
-def picture(model: FMGSModel, seen_from: Cameras) -> tuple[Batch, torch.Tensor]:
+def picture(model: FMGSModel, seen_from: Cameras, exposure: float = 1.0) -> tuple[Batch, torch.Tensor]:
     """A grey person under a lamp on a red background, and the world's normals of the surfels."""
-    view, avatar = Camera.from_nerfstudio(seen_from), model.pose_avatar(1)
+    view, avatar = Camera.from_nerfstudio(seen_from), model.pose_avatar(model.pose_id(seen_from))
     normals = outward(avatar.posed.by(OPEN).tangents)
-    maps = model.render(avatar, GREY * lamp()(normals), view, ["colour"])
+    maps = model.render(avatar, exposure * GREY * lamp()(normals), view, ["colour"])
     red = torch.tensor([1.0, 0, 0])
     return {"image": maps["rgb"] + (1 - maps["accumulation"]) * red, "mask": maps["accumulation"]}, normals
 
@@ -120,3 +121,38 @@ def test_training_finds_the_light_once_and_keeps_it(
     assert resumed.light is not None
     assert torch.equal(resumed.light.irradiance, kept)
     assert "Light:" not in "".join(capsys.readouterr().out.split())
+
+
+def test_exposures_brighten_training_pictures_and_no_others() -> None:
+    model, view, factors = small_avatar(), camera(), torch.tensor([0.5, 1.0, 2.0])
+    model.step, model.run_steps = 1, 1  # everything has started
+    exposure = Exposure(len(model.poses.pose))
+    exposure.set(torch.tensor([0, 1]), torch.stack([torch.ones(3), factors]))
+    try:
+        steady = [model.train().get_outputs(view)["rgb"], model.eval().get_outputs(view)["rgb"]]
+        model.exposure = exposure
+        torch.testing.assert_close(model.train().get_outputs(view)["rgb"], factors * steady[0])
+        torch.testing.assert_close(model.eval().get_outputs(view)["rgb"], steady[1])
+    finally:
+        model.exposure, model.step, model.run_steps = None, 0, 0
+        model.eval()
+
+
+def test_exposures_are_found_before_the_first_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each picture's factor arrives at its own pose, whatever the order of the pictures."""
+    write_capture(tmp_path / "capture", n_frames=6)
+    pipeline = train(config_for(tmp_path / "capture", tmp_path / "out", 1)).pipeline
+    model, data = pipeline.model, pipeline.datamanager
+    assert isinstance(model, FMGSModel)
+    assert isinstance(data, FMGSDataManager)
+    model.light = Light()
+    model.exposure = Exposure(len(model.poses.pose))
+    factors = {model.pose_id(camera): 0.7 + 0.2 * i for i, (camera, _) in enumerate(training_views(data))}
+    views = [(c, picture(model, c, factors[model.pose_id(c)])[0]) for c, _ in training_views(data)]
+    monkeypatch.setattr("fmgs_nerfstudio.light_first.training_views", lambda _: reversed(views))
+    find_light(model, data)
+    found = np.array([model.exposure(pose_id).numpy() for pose_id in factors])
+    expected = np.array(list(factors.values()))[:, None]
+    np.testing.assert_allclose(
+        found, np.broadcast_to(expected / np.exp(np.log(expected).mean()), found.shape), rtol=0.15
+    )

@@ -34,6 +34,8 @@ class LightConfig:
     """none: no light, as in the paper. sh: one light for the capture, found before the first step, shades all."""
     moves_normals: bool = True
     """Let the colour's loss move normals through the light on them."""
+    exposures: bool = True
+    """Find with the light how exposure and white balance change from picture to picture, if they do."""
 
 
 class Light(nn.Module):

@@ -8,13 +8,14 @@ of all that explain the colours, the one with the least light that has a directi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from scipy.optimize import nnls
+from scipy.sparse import coo_array
 
 from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.fields.light import GAMMA, irradiance_basis, irradiance_of
@@ -29,6 +30,10 @@ _NOISE = 0.05
 """Colours that are off by more than this count less: borders, and clothes that have moved over the skin."""
 _WORTH = 0.95
 """Lamps must leave less than this share of the squared errors that light symmetric about the vertical leaves."""
+_WORTH_EXPOSURES = 0.9
+"""Exposures must leave less than this share of the squared errors that a steady one leaves."""
+_ROUNDS = 2
+"""Of light and exposures in turn."""
 _BRIGHTEST = 0.9
 """Albedos stay below it (but for a few in a thousand), in reach of a sigmoid."""
 _FLOOR = 0.05
@@ -37,12 +42,18 @@ _FLOOR = 0.05
 class Sightings(NamedTuple):
     """Colours at which surfels were seen."""
 
+    picture: Int[Array, "M"]
+    """Which of the pictures shows it: 0, 1, ..."""
     surfel: Int[Array, "M"]
     normal: Float[Array, "M 3"]
     """Unit vectors in the world."""
     colour: Float[Array, "M 3"]
     """As in images, 0..1."""
     weight: Float[Array, "M"]
+
+    def exposed_by(self, factors: Float[Array, "K 3"]) -> Sightings:
+        """With the colours of each picture multiplied."""
+        return self._replace(colour=self.colour * factors[self.picture])
 
 
 @dataclass(frozen=True)
@@ -59,24 +70,46 @@ class LightFit:
     """Share of the squared differences from colours that never change which the light takes away."""
     rest: float
     """Root mean square of what it leaves, as a colour: for view and pose to explain."""
+    exposures: Float[Array, "K 3"] | None = None
+    """Factors of the colours of each picture, 1 in the (geometric) mean; none where the camera is steady."""
 
 
-def fit_light(seen: Sightings, up: Float[Array, "3"]) -> LightFit:
-    """The light of what was seen; `up` is the unit vector upwards.
+def fit_light(seen: Sightings, up: Float[Array, "3"], exposures: bool = True) -> LightFit:
+    """The light of what was seen, and the `exposures` of its pictures; `up` is the unit vector upwards.
 
-    Light that is symmetric about the vertical, as a sky or a studio, where lamps explain hardly more.
+    Light that is symmetric about the vertical, as a sky or a studio, where lamps explain hardly more; steady exposures
+    where others explain hardly more.
 
     Raises:
         ValueError: no surfel was seen twice.
     """
+    seen = _seen_again(seen)
+    fit = _light_of(seen, up)
+    if not exposures:
+        return fit
+    left, factors = min(
+        (_exposed(seen, light) for light in (fit.irradiance, np.eye(9)[0])), key=lambda found: found[0]
+    )  # the light of a steady camera may have taken what exposures are
+    if left > _WORTH_EXPOSURES * fit.rest**2:
+        return fit
+    for _ in range(_ROUNDS):
+        fit = _light_of(seen.exposed_by(1 / factors), up)
+        _, factors = _exposed(seen, fit.irradiance, factors)
+    return replace(fit, exposures=factors)
+
+
+def _seen_again(seen: Sightings) -> Sightings:
+    """Without what was seen once, in float64; surfels by new numbers."""
     _, surfel, counts = np.unique(seen.surfel, return_inverse=True, return_counts=True)
     again = counts[surfel] > 1
     if not again.any():
         raise ValueError("no surfel was seen in two frames: nothing tells light from albedo")
     _, surfel = np.unique(surfel[again], return_inverse=True)
-    problem = _Problem(
-        Sightings(surfel, *(values[again].astype(float) for values in seen[1:])), _basis(seen.normal[again])
-    )
+    return Sightings(seen.picture[again], surfel, *(values[again].astype(float) for values in seen[2:]))
+
+
+def _light_of(seen: Sightings, up: Float[Array, "3"]) -> LightFit:
+    problem = _Problem(seen, _basis(seen.normal))
     directions = spread(_LAMPS)
     lamps = _of(directions)
     even = np.eye(9)[:, :1]
@@ -88,6 +121,33 @@ def fit_light(seen: Sightings, up: Float[Array, "3"]) -> LightFit:
         light, toward, share = free, toward / np.linalg.norm(toward), float(amounts[1:].sum() / amounts.sum())
     explained = 1 - problem.error(light) / problem.error(even[:, 0])
     return LightFit(light * problem.gauge(light), toward, share, explained, problem.error(light) ** 0.5)
+
+
+def _exposed(
+    seen: Sightings, light: Float[Array, "9"], before: Float[Array, "K 3"] | float = 1.0
+) -> tuple[float, Float[Array, "K 3"]]:
+    """Factors of pictures' colours under a light, in closed form, and the error that they leave; outliers are those
+    under the factors `before`.
+
+    The logarithm of a colour is that of an albedo, of the shade, and of its picture's factor. With the albedos
+    projected out, one linear equation is left for a picture.
+    """
+    before = np.broadcast_to(before, (int(seen.picture.max()) + 1, 3))
+    problem = _Problem(seen.exposed_by(1 / before), _basis(seen.normal))
+    shade = problem.shade(light)
+    _, _, weight = problem.robust(shade)
+    logarithms = []
+    for colour in np.maximum(seen.colour.T, 1 / 255):
+        trust = weight * colour**2  # a colour's errors, not its logarithm's, are alike in the dark and in the light
+        table = coo_array((trust, (seen.surfel, seen.picture))).tocsr()
+        sums = coo_array((trust * np.log(colour / shade), (seen.surfel, seen.picture))).tocsr()
+        of_surfel = table.sum(1)
+        mixing = table.multiply(1 / of_surfel[:, None]).T
+        H = np.diag(table.sum(0)) - (mixing @ table).toarray()
+        b = sums.sum(0) - mixing @ sums.sum(1)
+        logarithms.append(np.linalg.lstsq(H, b, rcond=1e-9)[0])  # the shortest: of mean 0
+    factors = np.exp(np.stack(logarithms, axis=1))
+    return _Problem(seen.exposed_by(1 / factors), problem.basis).error(light), factors
 
 
 def spread(count: int) -> Float[Array, "K 3"]:
@@ -127,17 +187,20 @@ class _Problem:
     def _sum(self, values: Float[Array, "M"]) -> Float[Array, "N"]:
         return np.bincount(self.seen.surfel, values, self.count)
 
-    def _shade(self, light: Float[Array, "9"]) -> tuple[Float[Array, "M"], Float[Array, "M 9"]]:
+    def _shade_and_slope(self, light: Float[Array, "9"]) -> tuple[Float[Array, "M"], Float[Array, "M 9"]]:
         """And its derivative by the light."""
         irradiance = np.maximum(self.basis @ light, _FLOOR)
         shade = irradiance ** (1 / GAMMA)
         return shade, (shade / irradiance / GAMMA)[:, None] * self.basis
 
+    def shade(self, light: Float[Array, "9"]) -> Float[Array, "M"]:
+        return self._shade_and_slope(light)[0]
+
     def _albedo(self, shade: Float[Array, "M"], weight: Float[Array, "M"]) -> Float[Array, "N 3"]:
         power = self._sum(weight * shade**2) + 1e-12
         return np.stack([self._sum(weight * shade * c) / power for c in self.seen.colour.T], axis=1)
 
-    def _robust(self, shade: Float[Array, "M"], rounds: int = 3) -> tuple[Array, Array, Array]:
+    def robust(self, shade: Float[Array, "M"], rounds: int = 3) -> tuple[Array, Array, Array]:
         """Albedos, errors of colours, and the weights under which both are consistent (Cauchy's)."""
         weight = self.seen.weight
         albedo = errors = np.zeros(0)
@@ -149,13 +212,13 @@ class _Problem:
 
     def error(self, light: Float[Array, "9"]) -> float:
         """Mean square of what is left of a colour; of an outlier, no more than its bound."""
-        _, errors, _ = self._robust(self._shade(light)[0])
+        _, errors, _ = self.robust(self.shade(light))
         bounded = np.minimum(np.square(errors).mean(1), (2 * _NOISE) ** 2)
         return float(self.seen.weight @ bounded / self.seen.weight.sum())
 
     def gauge(self, light: Float[Array, "9"]) -> float:
         """Factor of the light that keeps albedos in reach."""
-        brightest = np.quantile(self._robust(self._shade(light)[0])[0], 0.995)
+        brightest = np.quantile(self.robust(self.shade(light))[0], 0.995)
         return float(max(brightest / _BRIGHTEST, 1.0) ** GAMMA)
 
     def solve(
@@ -168,8 +231,8 @@ class _Problem:
         light, amounts = np.eye(9)[0], np.zeros(len(prices))
         surfel = self.seen.surfel
         for _ in range(rounds):
-            shade, slope = self._shade(light)
-            albedo, errors, weight = self._robust(shade)
+            shade, slope = self._shade_and_slope(light)
+            albedo, errors, weight = self.robust(shade)
             power = self._sum(weight * shade**2) + 1e-12
             means = np.stack([self._sum(weight * shade * column) / power for column in slope.T], axis=1)
             slope = slope - means[surfel] * shade[:, None]

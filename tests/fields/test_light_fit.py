@@ -26,13 +26,13 @@ def sight(light, albedo: np.ndarray | None = None, seed: int = 0, noise: float =
     own = spread(N)
     albedo = rng.uniform(0.1, 0.7, (N, 3)) if albedo is None else albedo
     parts = []
-    for turn in np.linspace(0, 2 * np.pi, FRAMES, endpoint=False):  # a full turn
+    for picture, turn in enumerate(np.linspace(0, 2 * np.pi, FRAMES, endpoint=False)):  # a full turn
         tilt = Rotation.from_rotvec(0.2 * rng.standard_normal((N, 3)))  # limbs move
         n = Rotation.from_rotvec(turn * UP).apply(tilt.apply(own))
         seen = np.flatnonzero(n @ -AWAY > 0.2)
         colour = albedo[seen] * light(n[seen])[:, None] ** (1 / 2.2)
         colour += noise * rng.standard_normal(colour.shape)
-        parts.append((seen, n[seen], colour, np.ones(len(seen))))
+        parts.append((np.full(len(seen), picture), seen, n[seen], colour, np.ones(len(seen))))
     return Sightings(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
@@ -135,3 +135,38 @@ def test_what_was_seen_once_tells_nothing() -> None:
     first = np.unique(seen.surfel, return_index=True)[1]
     with pytest.raises(ValueError, match="no surfel was seen in two frames"):
         fit_light(Sightings(*(values[first] for values in seen)), UP)
+
+
+def drift(spread: float) -> np.ndarray:
+    """Factors of R, G and B of each picture: brightness comes and goes, and white turns a little blue; mean 1."""
+    time = np.linspace(0, 2 * np.pi, FRAMES, endpoint=False)
+    brightness, blue = spread * np.cos(3 * time + 1), 0.3 * spread * np.sin(time)
+    return np.exp(brightness[:, None] + blue[:, None] * [-1, 0, 1])
+
+
+@pytest.mark.parametrize("light", [lamp(np.array([0.5, -0.62, 0.6])), lambda n: 0.6 + 0.35 * n[:, 2]])
+def test_changing_exposures_are_found_beside_the_light(light) -> None:
+    steady = sight(light, noise=0.02)
+    plain, factors = fit_light(steady, UP), drift(0.15)
+    assert plain.exposures is None
+    fit = fit_light(steady.exposed_by(factors), UP)
+    assert fit.exposures is not None
+    np.testing.assert_allclose(fit.exposures, factors, rtol=0.03)
+    np.testing.assert_allclose(np.log(fit.exposures).mean(0), 0, atol=1e-9)
+    assert (fit.toward is None) == (plain.toward is None)
+    n = spread(500)
+    np.testing.assert_allclose(irradiance(fit, n), irradiance(plain, n), rtol=0.1)
+    assert fit.rest == pytest.approx(0.02, rel=0.25)
+    blind = fit_light(steady.exposed_by(factors), UP, exposures=False)
+    assert blind.exposures is None
+    assert blind.rest > 2 * fit.rest
+
+
+def test_a_picture_that_shows_nothing_has_a_steady_exposure() -> None:
+    seen = sight(lamp(np.array([0.5, -0.62, 0.6])), noise=0.02).exposed_by(drift(0.15))
+    hidden = fit_light(Sightings(*(column[seen.picture != 7] for column in seen)), UP).exposures
+    assert hidden is not None
+    np.testing.assert_allclose(hidden[7], 1, atol=1e-6)
+    np.testing.assert_allclose(
+        np.delete(hidden / hidden[0], 7, 0), np.delete(drift(0.15) / drift(0.15)[0], 7, 0), rtol=0.04
+    )
