@@ -82,6 +82,7 @@ ROWS: dict[str, Row] = {
     "no supersampling": Row(("--pipeline.model.rendering.supersampling", "1")),
     "no light": Row(NO_LIGHT),
     "light moves no normals": Row(("--pipeline.model.light.moves-normals", "False")),
+    "exposures not found": Row(("--pipeline.model.light.exposures", "False")),
 }
 NEED_CUDA = {"3D Gaussians"}
 OTHER_LATENT = "Z_p of another frame"

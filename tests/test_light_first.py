@@ -108,18 +108,25 @@ def test_training_finds_the_light_once_and_keeps_it(
     assert ("Light:" in told) == (kind == "sh")
     if kind == "none":
         assert model.light is None
+        assert model.exposure is None
         return
     assert model.light is not None
     kept = model.light.irradiance.clone()
     assert kept.isfinite().all()
     assert torch.equal(kept, kept[:, :1].expand(9, 3))  # one light for R, G and B
     assert not list(model.light.parameters())
+    assert model.exposure is not None
+    exposures = model.exposure.factors.clone()
+    assert (exposures[2] > 1.5 * exposures[0]).all()  # the pictures are 5, 45 and 85 bright
+    assert "exposureschange" in told
     again = config_for(tmp_path / "capture", tmp_path / "resumed", 2, load=config.get_checkpoint_dir())
     again.pipeline.model.light = LightConfig("sh")
     resumed = train(again).pipeline.model
     assert isinstance(resumed, FMGSModel)
     assert resumed.light is not None
     assert torch.equal(resumed.light.irradiance, kept)
+    assert resumed.exposure is not None
+    assert torch.equal(resumed.exposure.factors, exposures)
     assert "Light:" not in "".join(capsys.readouterr().out.split())
 
 
