@@ -32,8 +32,7 @@ def find_light(model: FMGSModel, data: FMGSDataManager) -> None:
     """Give the model the light of its capture and the exposures of its training pictures, as it will keep them; without
     frames to find them in, an even light."""
     assert model.light is not None
-    views = list(training_views(data))
-    seen = look(model, views)
+    seen = look(model, training_views(data))
     up = np.asarray(model.kwargs["metadata"]["capture"].up, dtype=float)
     try:
         fit = fit_light(seen, up / np.linalg.norm(up), exposures=model.exposure is not None)
@@ -41,9 +40,8 @@ def find_light(model: FMGSModel, data: FMGSDataManager) -> None:
         log(f"Light: even; {error}")
         return
     model.light.irradiance.copy_(torch.from_numpy(fit.irradiance)[:, None])
-    if model.exposure is not None and fit.exposures is not None:
-        pose_ids = torch.tensor([model.pose_id(camera) for camera, _ in views[: len(fit.exposures)]])
-        model.exposure.set(pose_ids, torch.from_numpy(fit.exposures))
+    if model.exposure is not None and fit.exposures:
+        model.exposure.set(fit.exposures)
     log(told(fit))
 
 
@@ -61,9 +59,9 @@ def told(fit: LightFit) -> str:
         direction = " ".join(f"{x:+.2f}" for x in fit.toward)
         where = f"{fit.lamps:.0%} of it from lamps towards ({direction}) in the world"
     light = f"Light: {where}; explains {fit.explained:.0%} of what changes, and leaves {fit.rest:.3f} (rms) of a colour"
-    if fit.exposures is None:
+    if not fit.exposures:
         return light
-    dimmest, brightest = np.quantile(fit.exposures.mean(1), [0.05, 0.95])
+    dimmest, brightest = np.quantile([factors.mean() for factors in fit.exposures.values()], [0.05, 0.95])
     return f"{light}; exposures change colours by factors of {dimmest:.2f} to {brightest:.2f}"
 
 
@@ -78,19 +76,17 @@ def look(model: FMGSModel, views: Iterable[tuple[Cameras, Batch]]) -> Sightings:
     found = [_look(model, camera, batch, chosen) for camera, batch in views]
     if not found:
         return Sightings(np.zeros(0, int), np.zeros(0, int), np.zeros((0, 3)), np.zeros((0, 3)), np.zeros(0))
-    pictures = np.repeat(np.arange(len(found)), [len(surfel) for surfel, *_ in found])
     return Sightings(
-        pictures,
-        *(np.concatenate([value.numpy(force=True) for value in column]) for column in zip(*found, strict=True)),
+        *(np.concatenate([value.numpy(force=True) for value in column]) for column in zip(*found, strict=True))
     )
 
 
 def _look(
     model: FMGSModel, camera: Cameras, batch: Batch, chosen: Bool[Tensor, "N"]
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     view, rendering = Camera.from_nerfstudio(camera).to(model.device), model.config.rendering
     with torch.no_grad():
-        avatar = model.pose_avatar(model.pose_id(camera))
+        avatar = model.pose_avatar(pose_id := model.pose_id(camera))
         posed = avatar.posed.by(OPEN)
         away = facing_away(posed.means, posed.tangents, view)
         opacities = posed.opacities * (away <= rendering.backface_cutoff)
@@ -104,7 +100,9 @@ def _look(
     weight, whole = sums[:, 3], sums[:, 4]
     seen = chosen & (weight > _LEAST_PIXELS) & (weight > 0.9 * whole) & (away < -_STEEPEST)
     colour = sums[seen, :3] / weight[seen, None]
-    return seen.nonzero()[:, 0], outward(posed.tangents[seen]), colour, -(weight * away)[seen]
+    surfel = seen.nonzero()[:, 0]
+    picture = torch.full_like(surfel, pose_id)
+    return picture, surfel, outward(posed.tangents[seen]), colour, -(weight * away)[seen]
 
 
 def _inside(mask: Float[Tensor, "H W 1"]) -> Float[Tensor, "H W 1"]:

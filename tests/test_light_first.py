@@ -53,6 +53,7 @@ def test_colours_are_those_of_the_surfels() -> None:
     seen = look(model, [(view, batch)])
     assert len(seen.surfel) > 200
     np.testing.assert_allclose(seen.normal, normals.numpy()[seen.surfel], atol=1e-6)
+    assert (seen.picture == 1).all()  # the pose
     expected = GREY * lamp()(normals)[seen.surfel].numpy()
     off = np.abs(seen.colour - expected).mean(1)
     assert np.average(off, weights=seen.weight) < 0.02  # neighbours share pixels
@@ -134,7 +135,7 @@ def test_exposures_brighten_training_pictures_and_no_others() -> None:
     model, view, factors = small_avatar(), camera(), torch.tensor([0.5, 1.0, 2.0])
     model.step, model.run_steps = 1, 1  # everything has started
     exposure = Exposure(len(model.poses.pose))
-    exposure.set(torch.tensor([0, 1]), torch.stack([torch.ones(3), factors]))
+    exposure.set({0: np.ones(3), 1: factors.numpy()})
     try:
         steady = [model.train().get_outputs(view)["rgb"], model.eval().get_outputs(view)["rgb"]]
         model.exposure = exposure

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from fmgs_nerfstudio.arrays import Array
 
 
 class Exposure(nn.Module):
@@ -26,10 +29,10 @@ class Exposure(nn.Module):
         return self.factors[pose_id]
 
     @torch.no_grad()
-    def set(self, pose_ids: Float[Tensor, "K"], factors: Float[Tensor, "K 3"]) -> None:
-        """Of some poses, in time's order as theirs; of those between, by interpolation of the logarithms."""
-        order = pose_ids.argsort()
-        places, logarithms = pose_ids[order].numpy(force=True), factors[order].log().numpy(force=True)
+    def set(self, factors: Mapping[int, Float[Array, "3"]]) -> None:
+        """Of some poses; of those between, which are between in time too, by interpolation of the logarithms."""
+        places = sorted(factors)
+        logarithms = np.log([factors[pose_id] for pose_id in places])
         wanted = np.arange(len(self.factors))
         between = np.stack([np.interp(wanted, places, column) for column in logarithms.T], axis=1)
         self.factors.copy_(torch.from_numpy(np.exp(between)))

@@ -8,7 +8,8 @@ of all that explain the colours, the one with the least light that has a directi
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -43,7 +44,7 @@ class Sightings(NamedTuple):
     """Colours at which surfels were seen."""
 
     picture: Int[Array, "M"]
-    """Which of the pictures shows it: 0, 1, ..."""
+    """A number of the picture that shows it."""
     surfel: Int[Array, "M"]
     normal: Float[Array, "M 3"]
     """Unit vectors in the world."""
@@ -70,8 +71,8 @@ class LightFit:
     """Share of the squared differences from colours that never change which the light takes away."""
     rest: float
     """Root mean square of what it leaves, as a colour: for view and pose to explain."""
-    exposures: Float[Array, "K 3"] | None = None
-    """Factors of the colours of each picture, 1 in the (geometric) mean; none where the camera is steady."""
+    exposures: Mapping[int, Float[Array, "3"]] = field(default_factory=dict[int, Array])
+    """Factors of the colours by picture, 1 in the (geometric) mean; none where the camera is steady."""
 
 
 def fit_light(seen: Sightings, up: Float[Array, "3"], exposures: bool = True) -> LightFit:
@@ -83,7 +84,7 @@ def fit_light(seen: Sightings, up: Float[Array, "3"], exposures: bool = True) ->
     Raises:
         ValueError: no surfel was seen twice.
     """
-    seen = _seen_again(seen)
+    numbers, seen = _seen_again(seen)
     fit = _light_of(seen, up)
     if not exposures:
         return fit
@@ -95,17 +96,18 @@ def fit_light(seen: Sightings, up: Float[Array, "3"], exposures: bool = True) ->
     for _ in range(_ROUNDS):
         fit = _light_of(seen.exposed_by(1 / factors), up)
         _, factors = _exposed(seen, fit.irradiance, factors)
-    return replace(fit, exposures=factors)
+    return replace(fit, exposures=dict(zip(numbers.tolist(), factors, strict=True)))
 
 
-def _seen_again(seen: Sightings) -> Sightings:
-    """Without what was seen once, in float64; surfels by new numbers."""
+def _seen_again(seen: Sightings) -> tuple[Int[Array, "K"], Sightings]:
+    """Without what was seen once, in float64; surfels and pictures by new numbers, and the old ones of pictures."""
     _, surfel, counts = np.unique(seen.surfel, return_inverse=True, return_counts=True)
     again = counts[surfel] > 1
     if not again.any():
         raise ValueError("no surfel was seen in two frames: nothing tells light from albedo")
     _, surfel = np.unique(surfel[again], return_inverse=True)
-    return Sightings(seen.picture[again], surfel, *(values[again].astype(float) for values in seen[2:]))
+    numbers, picture = np.unique(seen.picture[again], return_inverse=True)
+    return numbers, Sightings(picture, surfel, *(values[again].astype(float) for values in seen[2:]))
 
 
 def _light_of(seen: Sightings, up: Float[Array, "3"]) -> LightFit:
