@@ -1,8 +1,10 @@
 """fmgs-batch measured on a real Ray cluster of this machine: scheduling, driver memory, overhead, workers; and the demo
-plan on both engines, with a worker killed, whose tables must be the same to the last bit."""
+plan on both engines, with a worker killed, whose tables must be the same to the last bit; and a folder of captures, some
+of them broken, trained by one worker and by two."""
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 import resource
@@ -17,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
 import tyro
 
 from fmgs_nerfstudio.batch.cluster import RayEngine
@@ -25,8 +28,9 @@ from fmgs_nerfstudio.batch.scheduler import run
 from fmgs_nerfstudio.batch.state import State
 from fmgs_nerfstudio.batch.tasks import Task
 
-Part = Literal["scheduling", "workers", "overhead", "demo"]
+Part = Literal["scheduling", "workers", "overhead", "demo", "captures"]
 TABLES = ("table.md", "table.csv")
+BATCH = (sys.executable, "-m", "fmgs_nerfstudio.cli.batch")
 
 
 @dataclass
@@ -34,7 +38,8 @@ class BatchScale:
     """Measure, and print a line for each figure."""
 
     parts: Annotated[tuple[Part, ...], tyro.conf.Positional] = ("scheduling", "workers", "overhead", "demo")
-    """scheduling: empty tasks. workers: 20 subjects of sleeping tasks. overhead: of a task. demo: real trainings."""
+    """scheduling: empty tasks. workers: 20 subjects of sleeping tasks. overhead: of a task. demo: real trainings, a worker
+    killed. captures (half an hour, so not by default): real trainings of good and broken captures, 1 worker and 2."""
     tasks: int = 10_000
     """Empty tasks."""
     seconds: float = 4.0
@@ -43,8 +48,12 @@ class BatchScale:
     """People of the demo plan."""
     steps: int = 3
     """Training steps of each."""
+    captures: int = 20
+    """Good captures among three broken ones."""
+    capture_steps: int = 100
+    """Training steps of each."""
     address: str = "local"
-    """Of a Ray cluster of two CPUs, for all parts but demo. Default: new ones."""
+    """Of a Ray cluster of two CPUs, for all parts but demo and captures. Default: new ones."""
     out: Path | None = None
     """Folder to work in, kept. Default: a temporary one."""
 
@@ -55,6 +64,7 @@ def main(measure: BatchScale) -> None:
         "workers": lambda out: workers(out, measure.address, measure.seconds),
         "overhead": lambda out: overhead(out, measure.address),
         "demo": lambda out: demo(out, measure.people, measure.steps),
+        "captures": lambda out: captures(out, measure.captures, measure.capture_steps),
     }
     with tempfile.TemporaryDirectory() as temporary:
         for part in measure.parts:
@@ -118,7 +128,7 @@ def overhead(out: Path, address: str) -> None:
 
 
 def demo(out: Path, people: int, steps: int) -> None:
-    words = [sys.executable, "-m", "fmgs_nerfstudio.cli.batch", "demo", "--preset", "ci", "--steps", str(steps)]
+    words = [*BATCH, "demo", "--preset", "ci", "--steps", str(steps)]
     words += ["--subjects", *map(str, range(people))]
     local = [*words, "--out", str(out / "local")]
     subprocess.run(local, check=True)
@@ -134,6 +144,61 @@ def demo(out: Path, people: int, steps: int) -> None:
     print(f"The killed training was begun {begun} times; {' and '.join(TABLES)} equal the local pool's: {all(same)}")
     assert all(same)
     assert begun == 2
+
+
+def captures(out: Path, count: int, steps: int) -> None:
+    """The same folder on clusters of one CPU and of two: time, tables, and what is said of the broken ones."""
+    data = out / "data"
+    for seed in range(count):
+        make = [sys.executable, "-m", "fmgs_nerfstudio.cli.demo", str(data / f"person-{seed:02d}"), "--preset", "ci"]
+        subprocess.run([*make, "--seed", str(seed)], check=True, stdout=subprocess.DEVNULL)
+    for name, spoil in BROKEN.items():
+        if not (data / name).exists():
+            shutil.copytree(data / "person-00", data / name)
+            spoil(data / name)
+    seconds = dict[int, float]()
+    for workers in (1, 2):
+        folder = out / f"workers-{workers}"
+        words = [*BATCH, str(data), "--out", str(folder), "--engine", "ray", "--address", "local"]
+        start = time.monotonic()
+        ended = subprocess.run([*words, "--workers", str(workers), "--steps", str(steps)], check=False)
+        seconds[workers] = time.monotonic() - start
+        assert ended.returncode == 1, "the broken captures were taken for good ones"
+        with (folder / "table.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        bad = {row["capture"]: row["missing"] for row in rows if row["missing"]}
+        assert set(bad) == set(BROKEN), bad
+        with (folder / "times.csv").open() as file:
+            work = sum(float(row["seconds"]) for row in csv.DictReader(file))
+        print(f"{count} captures and {len(BROKEN)} broken ones, {workers} workers: {seconds[workers]:.0f} s; {work:.0f} s")
+        print("in the tasks themselves; missing: " + "; ".join(f"{name}: {why}" for name, why in bad.items()), flush=True)
+    same = [(out / "workers-1" / name).read_bytes() == (out / "workers-2" / name).read_bytes() for name in TABLES]
+    print(f"{seconds[1] / seconds[2] / 2:.3f} of linear; {' and '.join(TABLES)} are the same: {all(same)}")
+    assert all(same)
+
+
+def _cut_an_image(capture: Path) -> None:
+    image = sorted((capture / "Camera_B1").iterdir())[3]
+    image.write_bytes(image.read_bytes()[: image.stat().st_size // 2])
+
+
+def _millimetres(capture: Path) -> None:
+    for path in (capture / "new_params").glob("*.npy"):
+        fit = np.load(path, allow_pickle=True).item()
+        np.save(path, {**fit, "Th": fit["Th"] * 1000}, allow_pickle=True)
+
+
+def _without_masks(capture: Path) -> None:
+    for name in ("mask", "mask_cihp"):
+        shutil.rmtree(capture / name, ignore_errors=True)
+
+
+BROKEN: dict[str, Callable[[Path], None]] = {
+    "cut-image": _cut_an_image,
+    "millimetres": _millimetres,
+    "no-masks": _without_masks,
+}
+"""Mistakes that people make, and that each are told in another place."""
 
 
 def _begun(state: Path, process: subprocess.Popen[bytes]) -> Path:
