@@ -109,9 +109,9 @@ def skinning_loss(predicted: Float[Tensor, "P J"], target: Float[Tensor, "P J"])
 
 
 def isometry_loss(
-    canonical: Float[Tensor, "N D"], posed: Float[Tensor, "N D"], neighbours: Int[Tensor, "N K"]
+    canonical: Float[Tensor, "N D"], posed: Float[Tensor, "N D"], neighbours: Int[Tensor, "C K"]
 ) -> Float[Tensor, ""]:
-    """L_iso [30]: | |x_i - x_j| - |x'_i - x'_j| |, mean over neighbours (i, j); positions in metres.
+    """L_iso [30]: | |x_i - x_j| - |x'_i - x'_j| |, mean over neighbours (i, j) of the first C points; metres.
 
     The gradient is zero where two points coincide.
     """

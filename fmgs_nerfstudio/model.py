@@ -49,8 +49,9 @@ from fmgs_nerfstudio.modalities import (
     render_modalities,
     visualize_outputs,
 )
-from fmgs_nerfstudio.objective import LossInputs, LossWeights, Objective, neighbours_of
+from fmgs_nerfstudio.objective import LossInputs, LossWeights, Objective
 from fmgs_nerfstudio.parameters import Parameters, trained_parts
+from fmgs_nerfstudio.patches import Patches
 from fmgs_nerfstudio.rendering import Camera, outward
 from fmgs_nerfstudio.routes import OPEN, Strategy
 from fmgs_nerfstudio.schedule import Schedule
@@ -172,11 +173,10 @@ class FMGSModel(Model):
         terms = {name: term for name, term in all_terms().items() if self.poses.clip is not None or name != "L_pose"}
         self.objective = Objective.of(terms, config.weights, self._priors(capture))
         self.taught = Taught(self.objective.terms.keys())
-        self.register_buffer("neighbours", neighbours_of(self.surfels.means), persistent=False)
+        self.patches = Patches(self.surfels.means)
 
     run_length: Tensor
     background: Tensor
-    neighbours: Tensor
     interactive_renderer: Callable[[Cameras], Pictures] | None = None
     """Who renders cameras that name no pose of the capture; none: the model, in the pose of the camera's time."""
 
@@ -268,7 +268,7 @@ class FMGSModel(Model):
             {name: self._on_device(value) for name, value in batch.items() if isinstance(value, Tensor)},
             outputs["avatar"],
             self.surfels(),
-            self.neighbours,
+            self.patches.draw(self._generator("patch")),
             lambda: (self.skinning(points), weights),
             self._generator("pairs"),
             self.config.weights.lambda_ssim,

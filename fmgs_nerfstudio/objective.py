@@ -6,10 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
-from scipy.spatial import KDTree
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from fmgs_nerfstudio import losses
@@ -17,6 +15,7 @@ from fmgs_nerfstudio.avatar import Avatar
 from fmgs_nerfstudio.kernels.isometry import covariances
 from fmgs_nerfstudio.kernels.normal_maps import long_where
 from fmgs_nerfstudio.maps.maps import Kind
+from fmgs_nerfstudio.patches import Patch
 from fmgs_nerfstudio.routes import OPEN, PosedSurfels
 from fmgs_nerfstudio.surfels import Surfels
 
@@ -86,7 +85,8 @@ class LossInputs:
     avatar: Avatar
     template: Surfels
     """The surfels before correction."""
-    neighbours: Int[Tensor, "N K"]
+    patch: Patch
+    """Where isometry is looked at in this step."""
     skinning: Callable[[], tuple[Float[Tensor, "P 24"], Float[Tensor, "P 24"]]]
     """Skinning weights, predicted and SMPL's, at points of the template's surface."""
     generator: torch.Generator
@@ -104,6 +104,10 @@ class LossInputs:
     @property
     def posed(self) -> PosedSurfels:
         return self.avatar.posed.by(OPEN)
+
+    def in_patch(self, *values: Float[Tensor, "N *shape"]) -> tuple[Float[Tensor, "M *shape"], ...]:
+        """Those of the patch's rows."""
+        return tuple(value.index_select(0, self.patch.rows) for value in values)
 
 
 @dataclass(frozen=True)
@@ -134,10 +138,15 @@ def _normal_prior(inputs: LossInputs) -> Float[Tensor, ""]:
     return losses.normal_prior_loss(inputs.outputs["normal"], prior, inputs.valid_where(prior))
 
 
+def _isometry(inputs: LossInputs) -> Float[Tensor, ""]:
+    before, after = inputs.in_patch(inputs.template.means, inputs.posed.means)
+    return losses.isometry_loss(before, after, inputs.patch.neighbours)
+
+
 def _covariance_isometry(inputs: LossInputs) -> Float[Tensor, ""]:
     """The isometry of covariances in [30]: `isometry_loss` of their six distinct entries as points; m^2."""
-    before, after = covariances(inputs.template.frames, inputs.template.scales), covariances(inputs.posed.tangents)
-    return losses.isometry_loss(before, after, inputs.neighbours)
+    frames, scales, tangents = inputs.in_patch(*inputs.template[1:], inputs.posed.tangents)
+    return losses.isometry_loss(covariances(frames, scales), covariances(tangents), inputs.patch.neighbours)
 
 
 TERMS: Mapping[str, Term] = {
@@ -148,15 +157,13 @@ TERMS: Mapping[str, Term] = {
     "L_n": Term(_normal_prior, ("normal",), "normal"),
     "L_tv": Term(lambda x: losses.total_variation_loss(x.outputs["normal"], x.valid), ("normal",)),
     "L_skin": Term(lambda x: losses.skinning_loss(*x.skinning())),
-    "L_iso": Term(lambda x: losses.isometry_loss(x.template.means, x.posed.means, x.neighbours)),
+    "L_iso": Term(_isometry),
     "L_iso_cov": Term(_covariance_isometry),
     "L_pose": Term(lambda x: losses.pose_prior_loss(x.outputs["of_frame"], x.outputs["of_clip"])),
 }
 """The terms on colour, geometry and skinning; distilled modalities bring theirs (`modalities.py`)."""
 DEPTH_PAIRS = 8192
 """Pixel pairs drawn for L_d in a step."""
-NEIGHBOURS = 4
-"""Neighbours of a surfel in L_iso, as in [30]."""
 
 
 @dataclass(frozen=True)
@@ -191,10 +198,3 @@ class Objective:
             for name, term in self.terms.items()
             if term.prior is None or f"prior_{term.prior}" in inputs.batch
         }
-
-
-def neighbours_of(points: Float[Tensor, "N 3"]) -> Int[Tensor, "N K"]:
-    """The nearest other points of each."""
-    places = points.numpy(force=True)
-    nearest = np.asarray(KDTree(places).query(places, k=NEIGHBOURS + 1)[1])
-    return torch.from_numpy(nearest[:, 1:].copy()).to(points.device)

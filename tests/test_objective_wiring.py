@@ -15,9 +15,11 @@ from support.small_avatar import small_avatar
 from torch import Tensor
 
 from fmgs_nerfstudio.avatar import Avatar, Distilled
+from fmgs_nerfstudio.losses import isometry_loss
 from fmgs_nerfstudio.maps.maps import Kind
 from fmgs_nerfstudio.modalities import BACKGROUND_LOGIT, all_terms, compose_outputs
-from fmgs_nerfstudio.objective import LossInputs, LossWeights, Objective, neighbours_of
+from fmgs_nerfstudio.objective import LossInputs, LossWeights, Objective
+from fmgs_nerfstudio.patches import Patch, Patches, neighbours_of
 from fmgs_nerfstudio.rendering import Camera
 from fmgs_nerfstudio.surfels import Surfels, rotation_exp
 
@@ -56,7 +58,7 @@ def terms(
     batch: Mapping[str, Tensor] | None = None,
     avatar: Avatar | None = None,
     template: Surfels | None = None,
-    neighbours: Tensor | None = None,
+    patch: Patch | None = None,
     skinning: tuple[Tensor, Tensor] = (torch.zeros(1, 24), torch.zeros(1, 24)),
     weights: LossWeights | None = None,
     progress: float = 0.5,
@@ -75,7 +77,7 @@ def terms(
         } | dict(batch or {}),
         avatar=avatar or avatar_of(template, STILL),
         template=template,
-        neighbours=torch.tensor([[1], [0], [0]]) if neighbours is None else neighbours,
+        patch=Patch(torch.arange(3), torch.tensor([[1], [0], [0]])) if patch is None else patch,
         skinning=lambda: skinning,
         generator=torch.Generator().manual_seed(0),
         lambda_ssim=(weights or ONE).lambda_ssim,
@@ -317,11 +319,17 @@ def test_isometry_is_between_the_template_and_the_posed_surfels() -> None:
 
 
 def test_isometry_looks_at_the_neighbours_it_is_given() -> None:
-    """Only the third surfel moves; a list of neighbours without it sees nothing."""
+    """Only the third surfel moves; a list of neighbours without it sees nothing, nor does a patch without it."""
     moved = avatar_of(surfels(POINTS + torch.tensor([[0.0, 0, 0], [0, 0, 0], [0, 1, 0]])), STILL)
-    among_two, with_it = torch.tensor([[1], [0], [2]]), torch.tensor([[1], [0], [0]])
-    assert terms(avatar=moved, neighbours=among_two)["L_iso"] == 0
-    assert terms(avatar=moved, neighbours=with_it)["L_iso"] == pytest.approx(1 / 3)
+    everyone, without, with_it = torch.arange(3), torch.tensor([0, 1]), torch.tensor([2, 0])
+    among_two, all_three, of_one = (torch.tensor(near) for near in ([[1], [0], [2]], [[1], [0], [0]], [[1]]))
+    for patch, expected in (
+        (Patch(everyone, among_two), 0),
+        (Patch(everyone, all_three), 1 / 3),
+        (Patch(without, of_one), 0),
+        (Patch(with_it, of_one), 1),
+    ):
+        assert terms(avatar=moved, patch=patch)["L_iso"] == pytest.approx(expected), patch
 
 
 def test_isometry_of_covariances() -> None:
@@ -336,6 +344,29 @@ def test_isometry_of_covariances() -> None:
     assert terms(avatar=wider, template=template)["L_iso_cov"] == pytest.approx(8e-4, rel=1e-3)
     assert terms(avatar=wider, template=template._replace(scales=scales))["L_iso_cov"] == pytest.approx(0, abs=1e-9)
     assert terms(avatar=wider, template=template)["L_iso"] == 0
+
+
+def test_patches_share_out_all_surfels_and_their_isometry() -> None:
+    """Weighted by how often it is drawn, the patches' isometry is that of all pairs, and so is its gradient; a patch
+    has few surfels beyond its own."""
+    generator = torch.Generator().manual_seed(0)
+    before = torch.nn.functional.normalize(torch.randn(2001, 3, generator=generator), dim=1)  # on a sphere
+    after = (before + torch.randn(2001, 3, generator=generator)).requires_grad_()
+    patches = Patches(before)
+    own = torch.cat([patch.rows[: len(patch.neighbours)] for patch in patches])
+    assert torch.equal(own.sort().values, torch.arange(2001))
+    assert max(len(patch.rows) for patch in patches) < 0.45 * 2001
+    drawn = [int(patches.draw(generator).rows[0]) for _ in range(200)]
+    assert all(abs(drawn.count(int(patch.rows[0])) - 50) < 25 for patch in patches)
+
+    def isometry(patch: Patch) -> Tensor:
+        return isometry_loss(before[patch.rows], after[patch.rows], patch.neighbours)
+
+    total = isometry(Patch(torch.arange(2001), torch.from_numpy(neighbours_of(before))))
+    mean = torch.stack([len(patch.neighbours) / 2001 * isometry(patch) for patch in patches]).sum()
+    torch.testing.assert_close(mean, total)
+    gradients = (torch.autograd.grad(value, after)[0] for value in (mean, total))
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-9)
 
 
 def test_neighbours_are_the_four_nearest_others() -> None:
@@ -409,9 +440,10 @@ def test_what_the_model_hands_to_its_objective(monkeypatch: pytest.MonkeyPatch) 
         assert torch.equal(seen.batch["image"], batch["image"])
         assert "image_idx" not in seen.batch
         assert seen.lambda_ssim == 0.123
-        rows = torch.arange(0, len(surfels.means), 997)
-        nearest = torch.cdist(surfels.means[rows], surfels.means).topk(5, largest=False).values[:, 1:]
-        mine = (surfels.means[seen.neighbours[rows]] - surfels.means[rows, None]).norm(dim=-1)
+        rows, near = seen.patch
+        own = rows[: len(near)][::97]
+        nearest = torch.cdist(surfels.means[own], surfels.means).topk(5, largest=False).values[:, 1:]
+        mine = (surfels.means[rows[near[::97]]] - surfels.means[own, None]).norm(dim=-1)
         assert torch.allclose(mine, nearest, atol=1e-4)
 
         predicted, target = seen.skinning()
@@ -419,6 +451,10 @@ def test_what_the_model_hands_to_its_objective(monkeypatch: pytest.MonkeyPatch) 
         points, weights = model.surface.sample(1024, model._generator("skin"))
         assert torch.equal(target, weights)
         assert torch.equal(predicted, model.skinning(points))
+
+        assert torch.equal(rows, model.patches.draw(model._generator("patch")).rows)
+        drawn = [model.patches.draw(model._generator("patch")).rows for model.step in range(30, 60)]
+        assert len({int(each[0]) for each in drawn}) == 4
 
 
 def test_every_step_has_draws_of_its_own_and_a_resumed_one_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

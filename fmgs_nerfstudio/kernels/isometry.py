@@ -23,9 +23,10 @@ ENTRIES = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
 
 
 def distance_change(
-    before: Float[Tensor, "N D"], after: Float[Tensor, "N D"], neighbours: Int[Tensor, "N K"]
+    before: Float[Tensor, "N D"], after: Float[Tensor, "N D"], neighbours: Int[Tensor, "C K"]
 ) -> Float[Tensor, ""]:
-    """Sum over neighbours (i, j) of the change of |x_i - x_j| from `before` to `after`, in absolute value.
+    """Sum over neighbours (i, j) of the first C points of the change of |x_i - x_j| from `before` to `after`, in
+    absolute value.
 
     The gradient of a distance is zero where two points coincide.
     """
@@ -35,13 +36,13 @@ def distance_change(
 
 
 def distance_change_reference(
-    before: Float[Tensor, "N D"], after: Float[Tensor, "N D"], neighbours: Int[Tensor, "N K"]
+    before: Float[Tensor, "N D"], after: Float[Tensor, "N D"], neighbours: Int[Tensor, "C K"]
 ) -> Float[Tensor, ""]:
     """`distance_change` in plain torch, for any device and dtype."""
 
     points = torch.stack([before, after])
     there = points.index_select(1, neighbours.flatten()).unflatten(1, neighbours.shape)
-    was, now = torch.linalg.vector_norm(there - points[:, :, None], dim=-1)
+    was, now = torch.linalg.vector_norm(there - points[:, : len(neighbours), None], dim=-1)
     return (was - now).abs().sum()
 
 
@@ -117,7 +118,7 @@ def _covariances_gradients(ctx: Any, grad_out: Float[Tensor, "N 6"]) -> tuple[Te
 @kernel
 def _forward(before, after, neighbours, dimensions, slopes, sums):
     """Sums per point, and per pair the slope of its term by each distance, over the distance."""
-    for i in numba.prange(len(before)):
+    for i in numba.prange(len(neighbours)):
         total = np.float32(0)
         for k in range(neighbours.shape[1]):
             j = np.uint64(neighbours[i, k])
@@ -138,7 +139,7 @@ def _backward(scale, dimensions, before, after, neighbours, slopes, of_before, o
     """Adds the gradients [N, D] of `scale` times the sum where there is room; one thread for each, in its order."""
     for side in numba.prange(2):
         points, gradient = (after, of_after) if side else (before, of_before)
-        for i in range(len(gradient)):
+        for i in range(len(neighbours) if len(gradient) > 0 else 0):
             for d in range(len(dimensions)):
                 own = np.float32(0)
                 for k in range(neighbours.shape[1]):
