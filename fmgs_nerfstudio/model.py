@@ -17,6 +17,7 @@ from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttrib
 from nerfstudio.models.base_model import Model, ModelConfig
 from torch import Tensor
 from torch.nn import Parameter
+from torch.nn.functional import mse_loss
 
 from fmgs_nerfstudio.avatar import Avatar, DistilledFields
 from fmgs_nerfstudio.body import BodyModel
@@ -333,10 +334,10 @@ class FMGSModel(Model):
 
     def get_metrics_dict(self, outputs: dict[str, Any], batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Training metrics and the weights of the losses, for the log."""
-        mse = (outputs["rgb"].detach() - self._on_device(batch["image"])).square().mean()
+        mse = mse_loss(outputs["rgb"].detach(), self._on_device(batch["image"]))
         weights = {f"weight/{name}": self.objective.weight(name, self._progress()) for name in self.objective.terms}
         logged = {name: torch.tensor(weight) for name, weight in weights.items()}
-        return {"psnr": -10 * mse.log10(), "opacity": self.surfels.opacities.detach().mean(), **logged}
+        return {"psnr": -10 * mse.log10(), "opacity": outputs["avatar"].opacities.detach().mean(), **logged}
 
     def get_image_metrics_and_images(
         self, outputs: dict[str, Tensor], batch: dict[str, Any]

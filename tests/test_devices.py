@@ -210,12 +210,13 @@ def report_at_rest(model: FMGSModel, folder: Path) -> Numbers:
 def training_step(model: FMGSModel, folder: Path) -> Numbers:
     model.train()
     outputs = model.get_outputs(camera_of(model))
-    avatar = outputs.pop("avatar")
-    terms = model.get_loss_dict(outputs | {"avatar": avatar}, batch())
+    terms = model.get_loss_dict(outputs, batch())
     torch.stack(list(terms.values())).sum().backward()
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     assert {name for name, _ in model.named_parameters()} - set(gradients) == {"device_indicator_param"}
-    return outputs | terms | model.get_metrics_dict(outputs, batch()) | gradients
+    metrics = model.get_metrics_dict(outputs, batch())
+    del outputs["avatar"]
+    return outputs | terms | metrics | gradients
 
 
 THINGS = (

@@ -7,6 +7,7 @@ The plain torch forms are dozens of small operations; on CPUs numba kernels do t
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any
 
 import numba
@@ -58,8 +59,13 @@ def covariances_reference(
 ) -> Float[Tensor, "N 6"]:
     """`covariances` in plain torch, for any device and dtype."""
     tangents = axes if scales is None else axes[:, :, : scales.shape[1]] * scales[:, None]
-    covariance = torch.bmm(tangents, tangents.transpose(1, 2))
-    return torch.cat([covariance[:, 0], covariance[:, 1, 1:], covariance[:, 2, 2:]], dim=-1)
+    return torch.bmm(tangents, tangents.transpose(1, 2)).flatten(1).index_select(1, _places(axes.device))
+
+
+@cache
+def _places(device: torch.device) -> Int[Tensor, "6"]:
+    """Of the `ENTRIES` among nine."""
+    return torch.tensor([3 * i + j for i, j in ENTRIES], device=device)
 
 
 class _DistanceChangeOnCpu(torch.autograd.Function):
