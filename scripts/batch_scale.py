@@ -1,6 +1,6 @@
-"""fmgs-batch measured on a real Ray cluster of this machine: scheduling, driver memory, overhead, workers; and the demo
-plan on both engines, with a worker killed, whose tables must be the same to the last bit; and a folder of captures, some
-of them broken, trained by one worker and by two."""
+"""fmgs-batch measured on a real Ray cluster of this machine: scheduling, driver memory, overhead, workers; the demo plan
+on both engines, with a worker killed, whose tables must be the same to the last bit; and a folder of captures, some of
+them broken, trained by one worker and by two."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class BatchScale:
     """Measure, and print a line for each figure."""
 
     parts: Annotated[tuple[Part, ...], tyro.conf.Positional] = ("scheduling", "workers", "overhead", "demo")
-    """scheduling: empty tasks. workers: 20 subjects of sleeping tasks. overhead: of a task. demo: real trainings, a worker
-    killed. captures (half an hour, so not by default): real trainings of good and broken captures, 1 worker and 2."""
+    """scheduling: empty tasks. workers: 20 subjects of sleeping tasks. overhead: of a task. demo: real trainings, a
+    worker killed. captures (half an hour): real trainings of good and broken captures, by one worker and by two."""
     tasks: int = 10_000
     """Empty tasks."""
     seconds: float = 4.0
@@ -170,16 +170,16 @@ def captures(out: Path, count: int, steps: int) -> None:
         assert set(bad) == set(BROKEN), bad
         with (folder / "times.csv").open() as file:
             work = sum(float(row["seconds"]) for row in csv.DictReader(file))
-        print(f"{count} captures and {len(BROKEN)} broken ones, {workers} workers: {seconds[workers]:.0f} s; {work:.0f} s")
-        print("in the tasks themselves; missing: " + "; ".join(f"{name}: {why}" for name, why in bad.items()), flush=True)
+        print(f"{count} captures and {len(BROKEN)} broken ones, {workers} workers: {seconds[workers]:.0f} s")
+        print(f"({work:.0f} s in the tasks); missing: {bad}", flush=True)
     same = [(out / "workers-1" / name).read_bytes() == (out / "workers-2" / name).read_bytes() for name in TABLES]
     print(f"{seconds[1] / seconds[2] / 2:.3f} of linear; {' and '.join(TABLES)} are the same: {all(same)}")
     assert all(same)
 
 
-def _cut_an_image(capture: Path) -> None:
-    image = sorted((capture / "Camera_B1").iterdir())[3]
-    image.write_bytes(image.read_bytes()[: image.stat().st_size // 2])
+def _cut_images(capture: Path) -> None:
+    for image in (capture / "Camera_B1").iterdir():
+        image.write_bytes(image.read_bytes()[: image.stat().st_size // 2])
 
 
 def _millimetres(capture: Path) -> None:
@@ -188,17 +188,16 @@ def _millimetres(capture: Path) -> None:
         np.save(path, {**fit, "Th": fit["Th"] * 1000}, allow_pickle=True)
 
 
-def _without_masks(capture: Path) -> None:
-    for name in ("mask", "mask_cihp"):
-        shutil.rmtree(capture / name, ignore_errors=True)
+def _without_fits(capture: Path) -> None:
+    shutil.rmtree(capture / "new_params")
 
 
 BROKEN: dict[str, Callable[[Path], None]] = {
-    "cut-image": _cut_an_image,
+    "cut-images": _cut_images,
     "millimetres": _millimetres,
-    "no-masks": _without_masks,
+    "no-fits": _without_fits,
 }
-"""Mistakes that people make, and that each are told in another place."""
+"""What happens to people's captures: a copy that was broken off, other units, half of the download."""
 
 
 def _begun(state: Path, process: subprocess.Popen[bytes]) -> Path:
