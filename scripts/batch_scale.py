@@ -1,6 +1,6 @@
-"""fmgs-batch measured on a real Ray cluster of this machine: scheduling, driver memory, overhead, workers; the demo plan
-on both engines, with a worker killed, whose tables must be the same to the last bit; and a folder of captures, some of
-them broken, trained by one worker and by two."""
+"""fmgs-batch measured on a real Ray cluster of this machine: scheduling, driver memory, overhead, workers; the demo
+plan on both engines, with a worker killed, whose tables must be the same to the last bit; and a folder of captures,
+some of them broken, trained by one worker and by two."""
 
 from __future__ import annotations
 

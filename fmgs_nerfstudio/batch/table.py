@@ -28,7 +28,12 @@ COLUMNS = {
     "depth_mm": ("depth [mm] ↓", 1),
     "miou": ("mIoU ↑", 3),
 }
-HELD_OUT = {"": "New views", "novel_pose_": "New poses", "refined_pose_": "New poses, refined on their test images"}
+HELD_OUT = {
+    "": "New views",
+    "novel_pose_": "New poses",
+    "refined_pose_": "New poses, refined on their test images",
+    "trained_": "Frames that were trained on, of captures that hold nothing out",
+}
 TIMES = ("fps", "train_seconds")
 """What differs from one machine and hour to the next: kept out of the tables of results."""
 
@@ -71,8 +76,9 @@ def _result(at: Place, records: Mapping[str, Record]) -> Result:
         return Result(at, {}, f"{record.task} failed" if record.status == "failed" else record.why)
     try:
         values = read_json(at.folder / "metrics.json")["results"]
-        return Result(at, {name: float(value) for name, value in values.items() if name not in TIMES}, "")
-    except (OSError, FileError, TypeError, KeyError, ValueError) as error:
+        kind = "" if values.pop("held_out", 1) else "trained_"
+        return Result(at, {f"{kind}{name}": float(value) for name, value in values.items() if name not in TIMES}, "")
+    except (OSError, FileError, TypeError, AttributeError, KeyError, ValueError) as error:
         return Result(at, {}, f"{at.folder / 'metrics.json'} cannot be read: {error}")
 
 
@@ -89,14 +95,16 @@ def _table(plan: Plan, results: Sequence[Result], kind: str) -> Table:
     printed = [*_papers_rows(plan, kind)]
     measured = {name for name in COLUMNS if any(kind + name in result.metrics for result in results)}
     shown = {name: column for name, column in COLUMNS.items() if name in measured or (printed and name in _PAPERS)}
-    complete = all(result.metrics for result in results)
+    complete = all(f"{kind}psnr" in result.metrics for result in results)
     rows: list[list[str]] = []
     set_off = set[int]()
     for variant in plan.variants:
         own = [result for result in results if result.variant == variant.name]
         subjects = {s.name: [r for r in own if r.at.source.name == s.name] for s in plan.captures}
         for name, runs in subjects.items():
-            rows.append([name, variant.name, *_cells(_each(runs, kind), shown), *_missing(runs, complete)])
+            rows.append(
+                [name, variant.name, *_cells(_each(runs, kind), shown), *([] if complete else [_missing(runs, kind)])]
+            )
         means = [mean for runs in subjects.values() if (mean := _mean(_each(runs, kind)))]
         if len(subjects) > 1 and means:
             set_off.add(len(rows))
@@ -131,9 +139,10 @@ def _cells(each: Sequence[Mapping[str, float]], shown: Mapping[str, tuple[str, i
         yield cell + (f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else "")
 
 
-def _missing(runs: Sequence[Result], complete: bool) -> list[str]:
-    reasons = [f"seed {run.at.seed}: {run.missing}" if len(runs) > 1 else run.missing for run in runs if run.missing]
-    return [] if complete else ["; ".join(dict.fromkeys(reasons))]
+def _missing(runs: Sequence[Result], kind: str) -> str:
+    why = {run.at.seed: run.missing or "it has no such images" for run in runs if f"{kind}psnr" not in run.metrics}
+    reasons = [f"seed {seed}: {reason}" if len(runs) > 1 else reason for seed, reason in why.items()]
+    return "; ".join(reasons)
 
 
 _PAPERS = ("psnr", "ssim", "lpips")

@@ -89,6 +89,22 @@ def test_missing_cells_say_why(plan: Plan, tmp_path: Path) -> None:
     assert "the plan does not run eval" in write_tables(plain, tmp_path, {})
 
 
+def test_frames_that_were_trained_on_are_no_new_views(plan: Plan, tmp_path: Path) -> None:
+    records = measured(plan, tmp_path)
+    for seed in (0, 1):
+        path = tmp_path / f"runs/b-fmgs-avatar-{seed}/metrics.json"
+        path.write_text(json.dumps({"results": {**json.loads(path.read_text())["results"], "held_out": 0.0}}))
+    text = write_tables(plan, tmp_path, records)
+    new_views, trained = text.split("### Frames that were trained on")
+    views = {row[0]: row[2:] for row in cells(new_views)}
+    assert views["b"][0] == "–"
+    assert views["b"][-1] == "seed 0: it has no such images; seed 1: it has no such images"
+    assert (
+        views["mean of 2 of 3"][0] == f"{statistics.fmean([21.0, 25.375]):.2f} ± {statistics.stdev([21, 25.375]):.2f}"
+    )
+    assert {row[0]: row[2] for row in cells(trained)}["b"].startswith("30.50")
+
+
 @pytest.mark.parametrize(("name", "kind", "rows"), [
     ("zju", "", [["mean of 6", "FMGS-Avatar (paper)", "30.89", "0.972", "28.59", ""]]),
     ("people-snapshot", "novel_pose_", [["female-4-casual", "FMGS-Avatar (paper)", "30.95", "0.9873", "15.80", ""]]),
