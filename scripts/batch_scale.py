@@ -88,7 +88,7 @@ def _timed(out: Path, tasks: list[Task], engine: Callable[[State], RayEngine | L
 
 def _ray(address: str, at_a_time: int) -> Callable[[State], RayEngine]:
     """A cluster of two CPUs, of which a task takes one or both."""
-    return lambda state: RayEngine(state.order, address, 2, 2 // at_a_time, 0.2)
+    return lambda state: RayEngine(state.order, address, at_a_time, 2 // at_a_time, 0.2)
 
 
 def scheduling(out: Path, address: str, count: int) -> None:

@@ -41,12 +41,14 @@ class RayEngine:
     def __init__(
         self, order: Callable[[Task], Order], address: str | None, workers: int | None, threads: int, memory_gb: float
     ) -> None:
-        """`address`: of the cluster; None: $RAY_ADDRESS, or the one that runs here, or a new one with `workers` CPUs.
+        """`address`: of the cluster; local: a new one; None: $RAY_ADDRESS, or (without `workers`) the one that runs
+        here, or a new one. `workers`: tasks at a time, of a new cluster and in one that is there.
 
         Raises:
             BatchError: Ray is not installed, there is no such cluster, or no node of it bears a task.
         """
-        ray = self._ray = _connected(address, workers and workers * threads)
+        own = address == "local" or (address is None and "RAY_ADDRESS" not in os.environ)
+        ray = self._ray = _connected(address, workers and workers * threads if own else None)
         self._order, self._threads, self._flying = order, threads, dict[Any, str]()
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         self.cluster = Cluster(len(nodes), *(sum(node.get(name, 0.0) for node in nodes) for name in ("CPU", "GPU")))
@@ -60,8 +62,9 @@ class RayEngine:
             )
         self._memory = int(memory_gb * 2**30)
         self._remote = ray.remote(max_retries=RETRIES)(execute)
-        self.workers = max(1, int(self.cluster.cpus // threads))
-        self._most = self.workers + _AHEAD
+        there = max(1, int(self.cluster.cpus // threads))
+        self.workers = min(workers or there, there)
+        self._most = self.workers + (_AHEAD if own or not workers else 0)
 
     @property
     def room(self) -> int:
@@ -110,10 +113,9 @@ def _connected(address: str | None, cpus: int | None) -> Any:
         raise BatchError("--engine ray needs Ray: pip install 'fmgs-nerfstudio[ray]'") from error
     for name, value in _OF_A_NEW_CLUSTER.items():
         os.environ.setdefault(name, value)
-    if address is not None:
+    if address not in (None, "local"):
         _check_address(address)
-    alone = address is None and "RAY_ADDRESS" not in os.environ
-    options: dict[str, Any] = {"num_cpus": cpus, "include_dashboard": False} if alone and cpus else {}
+    options: dict[str, Any] = {"num_cpus": cpus, "include_dashboard": False} if cpus else {}
     try:
         ray.init(address=address or ("local" if options else None), log_to_driver=False, **options)
     except Exception as error:  # what Ray raises here has no common kind

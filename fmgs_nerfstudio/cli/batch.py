@@ -57,9 +57,10 @@ class Batch:
     engine: Literal["local", "ray"] = "local"
     """local: processes of this machine. ray: a Ray cluster (the extra "ray")."""
     address: str | None = None
-    """Of the Ray cluster, such as auto or head:6379. Default: $RAY_ADDRESS, or the one that runs here, or a new one."""
+    """Of the Ray cluster, such as auto or head:6379; local: a new one. Default: $RAY_ADDRESS, or the one that runs
+    here, or a new one."""
     workers: int | None = None
-    """Tasks at a time on this machine. Default: as many as its cores, memory and cards bear."""
+    """Tasks at a time. Default: as many as cores, memory and cards of this machine, or of the cluster, bear."""
     threads: int = 1
     """Threads of a task."""
     memory: float = 3.0

@@ -9,9 +9,12 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from support.stub_programs import batch, captures, environment, install
+
+from fmgs_nerfstudio.batch import cluster
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed (the extra ray)")
 TABLES = ("table.md", "table.csv", "index.html")
@@ -67,3 +70,30 @@ def test_what_ray_cannot_give_is_told_at_the_start(tmp_path: Path) -> None:
     said, _ = process.communicate(timeout=240)
     assert process.returncode == 1
     assert "fmgs-batch: no Ray cluster at 127.0.0.1:1" in said
+
+
+def test_a_cluster_of_ones_own_is_as_large_as_was_asked_for(tmp_path: Path) -> None:
+    captures(tmp_path / "data", 1)
+    python, variables = install(tmp_path / "bin"), environment(tmp_path / "calls")
+    ray = ("--engine", "ray", "--address", "local", "--workers", 1)
+    said, _ = batch(python, variables, tmp_path / "data", "--out", tmp_path / "out", *ray).communicate(timeout=240)
+    assert "Ray cluster: 1 node, 1 CPUs" in said
+    assert "3 done" in said
+
+
+@pytest.mark.parametrize(("address", "workers", "at_a_time", "room"), [
+    ("head:6379", None, 8, 508), ("head:6379", 3, 3, 3), ("head:6379", 30, 8, 8), ("local", 8, 8, 508),
+])  # fmt: skip
+def test_workers_bound_what_a_shared_cluster_is_given(
+    address: str, workers: int | None, at_a_time: int, room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cluster of eight CPUs that others use, too; one of our own has no more than `workers`, and may be kept busy."""
+    resources = {"CPU": 8.0, "memory": 64 * 2.0**30}
+    ray = SimpleNamespace(
+        nodes=lambda: [{"Alive": True, "Resources": resources}], remote=lambda **options: lambda function: function
+    )
+    asked: list[int | None] = []
+    monkeypatch.setattr(cluster, "_connected", lambda address, cpus: asked.append(cpus) or ray)
+    engine = cluster.RayEngine(lambda task: pytest.fail("nothing is ordered"), address, workers, 1, 3.0)
+    assert (engine.workers, engine.room) == (at_a_time, room)
+    assert asked == [8 if address == "local" else None]
