@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import tyro
@@ -184,8 +184,9 @@ def _cut_images(capture: Path) -> None:
 
 def _millimetres(capture: Path) -> None:
     for path in (capture / "new_params").glob("*.npy"):
-        fit = np.load(path, allow_pickle=True).item()
-        np.save(path, {**fit, "Th": fit["Th"] * 1000}, allow_pickle=True)
+        fit: Any = np.load(path, allow_pickle=True).item()
+        fit["Th"] = fit["Th"] * 1000
+        np.save(path, fit, allow_pickle=True)
 
 
 def _without_fits(capture: Path) -> None:
