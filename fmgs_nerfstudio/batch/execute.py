@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import io
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -24,6 +25,7 @@ from fmgs_nerfstudio.files import folder_beside
 
 TAIL = 5
 """Lines of the log that a failure is told with."""
+_TIME_OF_DAY = re.compile(r"^\[\d\d:\d\d:\d\d\]")  # rich leaves as many spaces where it is that of the line before
 # Linux ends the process with the thread that started it, however that ends (kill -9 of a worker); then becomes the
 # program. Asked in a process of its own, because nothing may be asked between fork and exec where threads run.
 _DIES_WITH_US = (
@@ -83,11 +85,12 @@ def _signal(process: int, number: int) -> None:
 
 
 def tail(log: Path, lines: int = TAIL) -> list[str]:
-    """The last lines of a log that are not empty."""
+    """The last lines of a log that are not empty, without the time of day: the same wherever and whenever it was."""
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - 16_384))
         text = file.read().decode(errors="replace").replace("\r", "\n")
-    return [line.rstrip() for line in text.splitlines() if line.strip() and not line.startswith("# ")][-lines:]
+    said = (_TIME_OF_DAY.sub(" " * 10, line).rstrip() for line in text.splitlines() if not line.startswith("# "))
+    return [line for line in said if line][-lines:]
 
 
 @contextmanager

@@ -55,6 +55,7 @@ def test_a_task_leaves_its_outputs_a_record_and_a_log(state: State) -> None:
     ("echo half > $1; exit 1", ["bash ended with status 1"]),
     ("echo half > $1", ["bash ended well and did not write OUT/two"]),
     ("seq 9; exit 1", ["bash ended with status 1", "5", "6", "7", "8", "9"]),
+    ("echo '[06:32:39] x at [1:2]'; exit 1", ["bash ended with status 1", " " * 11 + "x at [1:2]"]),
 ])  # fmt: skip
 def test_a_failure_says_why_and_leaves_nothing_half_written(script: str, why: list[str], state: State) -> None:
     record = execute(state.order(shell(state, script, "one", "two")))
