@@ -19,7 +19,7 @@ from support.trainer_runs import config_for
 from support.zju_capture import write_capture
 from torch import nn
 
-from fmgs_nerfstudio import losses, objective
+from fmgs_nerfstudio import losses, objective, patches
 from fmgs_nerfstudio.body.canonical import star_pose
 from fmgs_nerfstudio.body.model import JOINT_NAMES, N_JOINTS
 from fmgs_nerfstudio.fields.appearance import SH_DIM, AppearanceField, spherical_harmonics
@@ -67,7 +67,7 @@ def test_numbers_inside_the_losses() -> None:
     assert parameter(losses.depth_ranking_loss, "alpha") == 10.0  # below Eq. 16
     assert parameter(losses.photometric_loss, "lambda_ssim") == 0.2
     # L_skin's 1,024 points ([30]) are in test_objective_wiring.
-    assert objective.NEIGHBOURS == 4  # [30]: five nearest, itself among them
+    assert patches.NEIGHBOURS == 4  # [30]: five nearest, itself among them
     assert objective.DEPTH_PAIRS == 8192  # ours: the paper samples "pixel pairs" and does not say how many
     assert BACKGROUND_LOGIT == 10.0  # ours
 

@@ -26,6 +26,7 @@ from fmgs_nerfstudio.judge.prior_maps import prior_problems, priors_at_hand
 from fmgs_nerfstudio.maps.maps import Kind, PriorsInfo, PriorsWriter, SapiensWriter
 from fmgs_nerfstudio.modalities import all_terms
 from fmgs_nerfstudio.objective import LossInputs, LossWeights, Objective
+from fmgs_nerfstudio.patches import Patch
 from fmgs_nerfstudio.priors.estimate import Job, estimate
 from fmgs_nerfstudio.priors.estimators.base import Image, Maps
 from fmgs_nerfstudio.surfels import Surfels
@@ -128,8 +129,9 @@ def inputs(missing: frozenset[Kind]) -> tuple[LossInputs, dict[str, Tensor]]:
     }  # fmt: skip
     batch = {f"prior_{kind}": value for kind, value in priors.items() if kind not in missing}
     outputs = {"accumulation": torch.ones(H, W, 1), **{name: leaves[name] for name in ("depth", "normal", "logits")}}
+    patch = Patch(torch.arange(3), torch.zeros(3, 1, dtype=torch.long))
     step = LossInputs(
-        outputs, {"mask": torch.ones(H, W, 1), **batch}, avatar, surfels, torch.zeros(3, 1, dtype=torch.long),
+        outputs, {"mask": torch.ones(H, W, 1), **batch}, avatar, surfels, patch,
         lambda: (none, none), torch.Generator().manual_seed(0), 0.2,
     )  # fmt: skip
     return step, leaves
