@@ -187,3 +187,12 @@ def test_off_by_default_and_apart(pipeline: FMGSPipeline, monkeypatch: pytest.Mo
     beside = {name: value for name, value in with_it.items() if not name.startswith("refined_pose_")}
     assert beside | {"fps": 0} == without | {"fps": 0}
     assert with_it["refined_pose_psnr"] != with_it["novel_pose_psnr"]
+
+
+def test_frames_that_were_trained_on_are_told_apart(pipeline: FMGSPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a capture that holds nothing out; where something is, nothing of the kind is said."""
+    assert "held_out" not in pipeline.get_average_eval_image_metrics()
+    monkeypatch.setattr(pipeline, "_held_out", lambda: iter(()))
+    metrics = pipeline.get_average_eval_image_metrics()
+    assert metrics["held_out"] == 0
+    assert metrics["psnr"] > 0
