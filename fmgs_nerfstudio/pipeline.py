@@ -18,6 +18,7 @@ from torch import Tensor
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
+from fmgs_nerfstudio.colour_rest import colour_rest
 from fmgs_nerfstudio.console import log
 from fmgs_nerfstudio.data import EvalLoader, FMGSDataManager, FMGSDataManagerConfig
 from fmgs_nerfstudio.frozen import frames_per_second
@@ -109,6 +110,10 @@ class FMGSPipeline(VanillaPipeline):
             if self.model.light is not None:
                 find_light(self.model, self.datamanager)
 
+        def rest(step: int) -> None:
+            assert isinstance(self.model, FMGSModel)
+            log(f"Colours, light aside, change with direction and pose by {colour_rest(self.model):.3f} (rms, of 0..1)")
+
         before, after = TrainingCallbackLocation.BEFORE_TRAIN_ITERATION, TrainingCallbackLocation.AFTER_TRAIN_ITERATION
         return [
             TrainingCallback([before], start, update_every_num_iters=1),
@@ -116,14 +121,15 @@ class FMGSPipeline(VanillaPipeline):
             TrainingCallback([before], agree, iters=(0,)),
             TrainingCallback([before], light, iters=(0,)),  # once the skinning field is fitted
             TrainingCallback([after], stop, update_every_num_iters=1),
+            TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN], rest),
         ]
 
     def get_average_eval_image_metrics(
         self, step: int | None = None, output_path: Path | None = None, get_std: bool = False
     ) -> dict[str, Any]:
-        """Means over images, and their standard deviations on request, of each split that has images; and `fps` and
-        `train_seconds` as in the paper's Table 1. A capture that holds nothing out is evaluated on some of the frames
-        that it was trained on, and `held_out` is 0.
+        """Means over images, and their standard deviations on request, of each split that has images; and
+        `colour_rest`, `fps` and `train_seconds` (the last two as in the paper's Table 1). A capture that holds nothing
+        out is evaluated on some of the frames that it was trained on, and `held_out` is 0.
 
         Raises:
             SystemExit: the run's capture is not there; as in its reader.
@@ -138,7 +144,8 @@ class FMGSPipeline(VanillaPipeline):
             log("Nothing is held out: evaluated are frames that were trained on")
             means = super().get_average_eval_image_metrics(step, output_path, get_std)
             metrics = {name: value for name, value in means.items() if name not in _OF_THE_LOOP} | {"held_out": 0.0}
-        return metrics | self.speeds()
+        assert isinstance(self.model, FMGSModel)
+        return metrics | {"colour_rest": colour_rest(self.model)} | self.speeds()
 
     def _held_out(self) -> Iterator[tuple[str, str, EvalLoader]]:
         """Prefix of metrics, name of pictures, and images, of all that is evaluated and has images."""
