@@ -222,9 +222,14 @@ class FMGSModel(Model):
         return self.pose_avatar(self.pose_id(camera))
 
     def pose_avatar(self, pose_id: int) -> Avatar:
-        """The avatar in a pose of the capture, refined as soon as training refines poses."""
-        refine, whole = (not self.training or self._started(start) for start in (self.pose_start, self.clip_start))
-        return self.pose_avatar_at(*self.poses(pose_id, refine, whole))
+        """The avatar in a pose of the capture, refined as far as training refines poses by now."""
+        return self.pose_avatar_at(*self.pose_now(pose_id))
+
+    def pose_now(self, pose_id: int) -> tuple[Float[Tensor, "72"], Float[Tensor, "3"]]:
+        """A pose (radians) and translation (metres) of the capture, as `pose_avatar` has it."""
+        untrained = self.run_steps == 0 and not self.training
+        refine, whole = (untrained or self._started(start) for start in (self.pose_start, self.clip_start))
+        return self.poses(pose_id, refine, whole)
 
     def pose_avatar_at(self, pose: Float[Tensor, "72"], transl: Float[Tensor, "3"]) -> Avatar:
         """Canonical surfels, corrected for the pose, and their way to the observed world (Fig. 1, a to c).
@@ -308,6 +313,8 @@ class FMGSModel(Model):
 
         def keep(step: int) -> None:
             self.step = step
+            if self._starts(self.clip_start):
+                self.poses.let_common()
             self.surfels.requires_grad_(self._started(self.config.schedule.surfels_start))
 
         before = TrainingCallbackLocation.BEFORE_TRAIN_ITERATION
@@ -398,6 +405,10 @@ class FMGSModel(Model):
 
     def _started(self, fraction: float) -> bool:
         return self._progress() >= fraction
+
+    def _starts(self, fraction: float) -> bool:
+        """Whether this step is the first of a phase."""
+        return self._started(fraction) and (self.step - 1) / max(self.run_steps, 1) < fraction
 
     def _generator(self, purpose: str) -> torch.Generator:
         """Random numbers that depend on seed, step and purpose alone."""

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 _TUNED_TO = 0.015
-"""Radians: a joint's error in the demo's fits, to which `pose_start` was tuned."""
+"""Radians: a joint's error in the demo's fits, to which the starts of poses were tuned."""
 
 _WORTH_OF_CLOTHES = 0.035
 """Metres: so much nearer comes an exact clip of the demo, three metres away, before clothes are learned."""
@@ -26,21 +26,24 @@ class Schedule:
     """Fraction of the run after which surfels' own scales and opacities are learned (3DGS-Avatar: 1/15)."""
     residual_start: float = 0.02
     """Fraction of the run after which the geometry residual is applied (3DGS-Avatar: 0.2)."""
-    pose_start: float = 0.4
-    """Fraction of the run after which poses are refined (3DGS-Avatar: 0.33). Earlier, they absorb missing clothes."""
-    skinning_fit_steps: int = 200
+    pose_start: float = 0.2
+    """Fraction of the run after which poses are refined (3DGS-Avatar: 0.33), first each beside the mean of all."""
+    pose_common_start: float = 0.4
+    """Fraction after which what all poses have in common is refined too. Earlier, it makes up for missing clothes."""
+    skinning_fit_steps: int = 400
     """Steps that fit the skinning field to the body model's weights before training."""
 
     def pose_start_for(self, rotation: float) -> float:
         """The earlier, the further joints' rotations may be off (standard deviation, radians; 0: not known): what
         clothes are missing then weighs less, and what fields would learn from wrong poses more."""
-        return self.pose_start * min(_TUNED_TO / rotation, 1.0) if rotation > 0 else self.pose_start
+        return min(self.pose_start, self.pose_common_start * _TUNED_TO / rotation) if rotation > 0 else self.pose_start
 
     def clip_start_for(self, distance: float) -> float:
         """When lean and distance of the whole clip are refined: the earlier, the further the distance may be off
         (standard deviation, metres), but not before the clothes are there where that is not much more than they are
-        worth: a naked avatar comes nearer to cover their outline."""
-        return self.pose_start * min(_WORTH_OF_CLOTHES / distance, 1.0) if distance > 0 else self.pose_start
+        worth: a naked avatar comes nearer to cover their outline. Of a clip whose errors are not stated (0), all that
+        its poses have in common."""
+        return self.pose_common_start * (min(_WORTH_OF_CLOTHES / distance, 1.0) if distance > 0 else 1.0)
 
 
 @dataclass

@@ -32,8 +32,7 @@ class OtherLatentModel(FMGSModel):
 
     def pose_avatar(self, pose_id: int) -> Avatar:
         other = (pose_id + self.config.latent_shift) % len(self.poses.pose)
-        refine = not self.training or self._started(self.config.schedule.pose_start)
-        bones, _ = self.canonical(*self.poses(other, refine))
+        bones, _ = self.canonical(*self.pose_now(other))
         encode_other = self.pose_encoder.register_forward_pre_hook(lambda _, inputs: (bones, *inputs[1:]))
         try:
             return super().pose_avatar(pose_id)

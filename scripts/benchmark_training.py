@@ -53,7 +53,9 @@ class Training:
         manager, model = config.pipeline.datamanager, config.pipeline.model
         manager.data, manager.check_fit, model.n_vertices = Path(capture), False, n_vertices
         if not phases:
-            model.schedule = replace(model.schedule, skinning_fit_steps=5, pose_start=0.0, residual_start=0.0)
+            model.schedule = replace(
+                model.schedule, skinning_fit_steps=5, pose_start=0.0, pose_common_start=0.0, residual_start=0.0
+            )
         if frames is not None:
             manager.dataparser._target = _repeated(frames)
         torch.manual_seed(config.machine.seed)

@@ -126,9 +126,9 @@ def test_appearance_field() -> None:
 
 
 def test_skinning_field() -> None:
-    """4.3: four layers of 128, softmax over 24; ours beside H(mu') is the point itself."""
+    """4.3: four layers of 128, softmax over 24; ours are smaller, and beside H(mu') is the point itself."""
     field = SkinningField(CONFIG.skinning, torch.tensor([[-1.0] * 3, [1.0] * 3]), N_JOINTS)
-    assert widths(field.mlp) == [16 + 3, 128, 128, 128, 128, 24]
+    assert widths(field.mlp) == [16 + 3, 64, 64, 64, 24]
     encoding = CONFIG.skinning.encoding
     assert (encoding.levels, encoding.features_per_level, encoding.log2_hashmap_size) == (8, 2, 15)  # ours
     assert (encoding.base_resolution, encoding.max_resolution) == (8, 128)  # ours
@@ -198,11 +198,11 @@ def test_rates_decay_over_the_run_whatever_its_length(tmp_path: Path) -> None:
 
 
 def test_phases_of_a_run() -> None:
-    """[30]: non-rigid from 3,000 of 15,000 (.2), poses from 5,000 (.33); ours starts the first earlier and the second
-    later."""
+    """[30]: non-rigid from 3,000 of 15,000 (.2), poses from 5,000 (.33); ours starts both earlier, but what all poses
+    have in common later."""
     schedule = Schedule()
-    assert (schedule.residual_start, schedule.pose_start) == (0.02, 0.4)
-    assert schedule.skinning_fit_steps == 200
+    assert (schedule.residual_start, schedule.pose_start, schedule.pose_common_start) == (0.02, 0.2, 0.4)
+    assert schedule.skinning_fit_steps == 400
     assert (CONFIG.refine_poses, CONFIG.pose_radius, CONFIG.coordinated) == (None, 8, True)  # by the protocol
     assert (CONFIG.surfels.size, CONFIG.surfels.opacity, CONFIG.surfels.kind, CONFIG.surfels.guided) == (
         0.7,

@@ -12,6 +12,7 @@ import torch
 from fmgs_dataparsers.capture import Capture, Uncertainty
 from fmgs_dataparsers.parser import FMGSDataParserConfig
 from nerfstudio.data.scene_box import SceneBox
+from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
 from scipy.spatial.transform import Rotation
 from support.small_avatar import small_avatar
 from support.trainer_runs import config_for, train
@@ -165,19 +166,47 @@ def test_a_capture_that_states_it_is_trained_by_it(tmp_path: Path) -> None:
     assert "poses" not in groups
     assert "L_pose" in model.objective.terms
     assert model.pose_start == pytest.approx(0.4 * 0.015 / 0.1)
-    assert small_avatar().pose_start == 0.4
+    assert small_avatar().pose_start == 0.2
     config.pose_sigma = "none"
     model = config.setup(scene_box=SceneBox(torch.eye(3)[:2]), num_train_data=3, metadata=metadata)
     assert model.poses.clip is None
-    assert model.pose_start == 0.4
+    assert model.pose_start == 0.2
 
 
 def test_the_further_fits_may_be_off_the_earlier_they_are_refined() -> None:
-    schedule = Schedule(pose_start=0.4)
-    assert [schedule.pose_start_for(sigma) for sigma in (0.0, 0.01, 0.015)] == [0.4] * 3
+    schedule = Schedule(pose_start=0.2, pose_common_start=0.4)
+    assert [schedule.pose_start_for(sigma) for sigma in (0.0, 0.01, 0.03)] == [0.2] * 3
     assert schedule.pose_start_for(0.15) == pytest.approx(0.04)
     assert [schedule.clip_start_for(sigma) for sigma in (0.0, 0.02, 0.035)] == [0.4] * 3
     assert schedule.clip_start_for(0.35) == pytest.approx(0.04)
+
+
+def test_poses_begin_beside_their_mean(tmp_path: Path) -> None:
+    """In a run of six steps: as they are, from the second beside their mean, from the fifth as they come; no jump."""
+    write_capture(tmp_path / "CoreView_1")
+    made = config_for(tmp_path / "CoreView_1", tmp_path / "run", 6)
+    made.pipeline.model.schedule = Schedule(skinning_fit_steps=5, pose_start=1 / 6, pose_common_start=4 / 6)
+    made.pipeline.model.pose_radius = 0
+    trainer: Any = made.setup()
+    trainer.setup()
+    model: FMGSModel = trainer.pipeline.model
+    means, offs, common = list[float](), list[float](), list[float]()
+
+    def look(step: int) -> None:
+        corrections = torch.stack([*model.poses.corrections]).detach()
+        now = torch.stack([torch.cat(model.pose_now(pose_id)) for pose_id in model.poses.row]).detach()
+        as_fitted = torch.cat([model.poses.pose, model.poses.transl], dim=1)[[*model.poses.row]]
+        means.append(float(corrections.mean(0).norm()))
+        offs.append(float((now - as_fitted).norm()))
+        common.append(float((now - as_fitted).mean(0).norm()))
+
+    before = TrainingCallbackLocation.BEFORE_TRAIN_ITERATION
+    trainer.callbacks.append(TrainingCallback([before], look, update_every_num_iters=1))
+    trainer.train()
+    look(6)
+    assert [off > 0 for off in offs] == [False, False, True, True, True, True, True]
+    assert [size > 1e-6 for size in common] == [False] * 5 + [True] * 2
+    assert means[3] > 1e-6 > means[4]  # begins at zero
 
 
 def test_poses_move_by_what_is_stated(tmp_path: Path) -> None:

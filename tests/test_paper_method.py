@@ -26,6 +26,7 @@ def test_what_the_paper_prints() -> None:
     assert model.n_vertices == 30_000  # 4.1.1
     assert (model.rendering.backface_cutoff, model.rendering.supersampling) == (1.0, 1)  # 2DGS [18]
     assert model.light.kind == "none"
+    assert (model.skinning.hidden_dim, model.skinning.hidden_layers) == (128, 4)  # 4.3
     assert not model.skinning.point_input  # Eq. 9
     assert model.pose_radius == 0
     assert model.geometry.displacement_unit == 0.01  # metres, and not what short runs take
@@ -43,6 +44,7 @@ def test_what_it_takes_from_3dgs_avatar() -> None:
     schedule = model.schedule
     starts = [round(start * steps) for start in (schedule.surfels_start, schedule.residual_start, schedule.pose_start)]
     assert starts == [1000, 3000, 5000]
+    assert schedule.pose_common_start == schedule.pose_start  # all of a pose at once
     early, late = model.weights.at(0.0), model.weights.at(1000 / steps)
     assert (early["L_skin"], late["L_skin"]) == (10, 0.1)
     assert {name: late[name] for name in ("L_m", "L_iso", "L_iso_cov")} == {"L_m": 0.1, "L_iso": 1, "L_iso_cov": 100}

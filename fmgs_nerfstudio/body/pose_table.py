@@ -79,7 +79,8 @@ class PoseTable(TrainedPart):
         self, pose_id: int, refine: bool = True, whole: bool = True
     ) -> tuple[Float[Tensor, "72"], Float[Tensor, "3"]]:
         """Axis-angle pose (radians) and translation (metres): with `refine` corrected where training has seen the
-        frame, with `whole` by the lean and distance of its clip."""
+        frame, with `whole` also by what its clip has in common: its lean and distance where errors are stated, else
+        the mean of all corrections."""
         pose, transl = self.pose[pose_id], self.transl[pose_id]
         if self.clip is not None and whole:
             distance, lean = self.clip
@@ -87,7 +88,10 @@ class PoseTable(TrainedPart):
             transl = transl + distance * self.one_distance[pose_id]
         if (row := self.row.get(pose_id)) is None or not refine:
             return pose, transl
-        d_pose, d_transl = self.correction(row).split([72, 3])
+        correction = self.correction(row)
+        if self.errors is None and not whole:
+            correction = correction - self._mean()
+        d_pose, d_transl = correction.split([72, 3])
         if self.errors is not None:
             d_pose, d_transl = d_pose * self.one_rotation, self.one_position[pose_id] @ d_transl
         return pose + d_pose, transl + d_transl
@@ -106,6 +110,18 @@ class PoseTable(TrainedPart):
         corrections = torch.stack([self.corrections[other] for other in around])
         mean = (corrections * shares[:, None]).sum(0)
         return mean if self.errors is None else (mean - self._common()) * self.one_parameter
+
+    @torch.no_grad()
+    def _mean(self) -> Float[Tensor, "75"]:
+        return torch.stack([*self.corrections]).mean(0)
+
+    @torch.no_grad()
+    def let_common(self) -> None:
+        """What all frames have in common begins to count, at zero: their losses have moved it while it did not."""
+        if self.corrections and self.errors is None:
+            mean = self._mean()
+            for own in self.corrections:
+                own -= mean
 
     @torch.no_grad()
     def _common(self) -> Float[Tensor, "75"]:

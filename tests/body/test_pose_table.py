@@ -37,6 +37,24 @@ def test_neighbours_share_a_hat() -> None:
     assert torch.allclose(poses(0)[0] - poses.pose[0], ((2 * values[0] + values[1]) / 3)[:72], atol=1e-6)
 
 
+def test_what_all_have_in_common_waits_for_the_clip() -> None:
+    """Without it, a pose's correction is what it has beside the mean of all; with it, all of it."""
+    poses = table(radius=0)
+    values = torch.randn(4, 75, generator=torch.Generator().manual_seed(1))
+    for parameter, value in zip(poses.corrections, values, strict=True):
+        parameter.data = value.clone()
+    beside = values - values.mean(0)
+    for row in range(4):
+        assert torch.allclose(poses(row, whole=False)[0] - poses.pose[row], beside[row, :72], atol=1e-6)
+        assert torch.allclose(poses(row, whole=False)[1] - poses.transl[row], beside[row, 72:], atol=1e-6)
+        assert torch.allclose(poses(row)[1] - poses.transl[row], values[row, 72:], atol=1e-6)
+    assert torch.equal(poses(5, whole=False)[0], poses.pose[5])  # not trained on
+    before = [torch.cat(poses(row, whole=False)) for row in range(4)]
+    poses.let_common()
+    after = [torch.cat(poses(row)) for row in range(4)]
+    torch.testing.assert_close(after, before, rtol=0, atol=1e-6)  # it begins at zero
+
+
 def test_adam_leaves_alone_what_is_not_in_the_batch() -> None:
     """With momentum built up, a step on pose 0 does not move pose 3."""
     poses = table(radius=0)

@@ -23,7 +23,7 @@ def everything_moves(capture: Path, out: Path, steps: int) -> FMGSTrainerConfig:
     """From the first step on, but the surfels: they begin with the second."""
     made = config_for(capture, out, steps)
     made.pipeline.model.schedule = Schedule(
-        surfels_start=1 / steps, residual_start=0.0, pose_start=0.0, skinning_fit_steps=5
+        surfels_start=1 / steps, residual_start=0.0, pose_start=0.0, pose_common_start=0.0, skinning_fit_steps=5
     )
     return made
 
