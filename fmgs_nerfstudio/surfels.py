@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from fmgs_nerfstudio.kernels.closed_forms import turned
 from fmgs_nerfstudio.kernels.compiled import takes
 from fmgs_nerfstudio.kernels.correction import correct_on_cpu
 from fmgs_nerfstudio.parameters import Parameters, TrainedPart
@@ -75,19 +76,22 @@ def correct(
     bound = delta_d.shape[1] == 1 and not (surfels.means.requires_grad or surfels.frames.requires_grad)
     if bound and takes(*surfels, delta_d, delta_s, delta_r):
         return Surfels(*correct_on_cpu(*surfels, delta_d, delta_s, delta_r))
-    return correct_reference(surfels, delta_d, delta_s, delta_r)
+    return _corrected(surfels, delta_d, delta_s, turned(surfels.frames, delta_r))
 
 
 def correct_reference(
     surfels: Surfels, delta_d: Float[Tensor, "N D"], delta_s: Float[Tensor, "N S"], delta_r: Float[Tensor, "N 3"]
 ) -> Surfels:
     """`correct` in plain torch, for any device and dtype, and for surfels that no mesh guides."""
+    return _corrected(surfels, delta_d, delta_s, torch.bmm(surfels.frames, rotation_exp(delta_r)))
+
+
+def _corrected(
+    surfels: Surfels, delta_d: Float[Tensor, "N D"], delta_s: Float[Tensor, "N S"], frames: Float[Tensor, "N 3 3"]
+) -> Surfels:
     guided = delta_d.shape[1] == 1
-    return Surfels(
-        surfels.means + (surfels.frames[..., 2] * delta_d if guided else delta_d),
-        torch.bmm(surfels.frames, rotation_exp(delta_r)),
-        surfels.scales * delta_s.exp(),
-    )
+    moved = torch.addcmul(surfels.means, surfels.frames[..., 2], delta_d) if guided else surfels.means + delta_d
+    return Surfels(moved, frames, surfels.scales * delta_s.exp())
 
 
 @dataclass(frozen=True)
@@ -145,8 +149,7 @@ class MeshSurfels(TrainedPart):
         scales = self.scales * self.log_scale.exp()
         if self.guided:
             return Surfels(self.means, self.frames, scales)
-        frames = torch.bmm(self.frames, rotation_exp(self.free["rotations"]))
-        return Surfels(self.means + self.free["centres"], frames, scales)
+        return Surfels(self.means + self.free["centres"], turned(self.frames, self.free["rotations"]), scales)
 
 
 def check_kind(config: SurfelsConfig, on_card: bool) -> None:

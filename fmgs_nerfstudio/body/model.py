@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fmgs_nerfstudio.arrays import Array
-from fmgs_nerfstudio.kernels.bones import bones_on_cpu
+from fmgs_nerfstudio.kernels.bones import bones_in_few, bones_on_cpu
 from fmgs_nerfstudio.kernels.compiled import takes
-from fmgs_nerfstudio.kernels.constants import constant
 from fmgs_nerfstudio.unpickle import read_npz, read_pickle
 
 N_JOINTS = 24
@@ -88,12 +86,14 @@ class BodyModel:
         self, joints: Float[Tensor, "24 3"], pose: Float[Tensor, "*batch 72"], transl: Float[Tensor, "*batch 3"]
     ) -> Float[Tensor, "*batch 24 4 4"]:
         """B_b of Eq. 10 from the T-pose: maps its points to the posed world (in smplx's sense: about the pelvis)."""
-        if pose.ndim == transl.ndim == 1 and takes(joints, pose, transl) and not joints.requires_grad:
-            return bones_on_cpu(joints, pose, transl, self.parents)
-        if not pose.is_cuda:
+        if joints.requires_grad:
             return self.bones_reference(joints, pose, transl)
-        rotations = _smplx.batch_rodrigues(pose.reshape(-1, 3)).view(-1, N_JOINTS, 3, 3)
-        return self._moved(self._few_products(rotations, joints), transl).view(*pose.shape[:-1], N_JOINTS, 4, 4)
+        if pose.ndim == transl.ndim == 1 and takes(joints, pose, transl):
+            return bones_on_cpu(joints, pose, transl, self.parents)
+        if pose.is_cuda:
+            many = bones_in_few(joints, pose.reshape(-1, 72), transl.reshape(-1, 3), self.parents)
+            return many.view(*pose.shape[:-1], N_JOINTS, 4, 4)
+        return self.bones_reference(joints, pose, transl)
 
     def bones_reference(
         self, joints: Float[Tensor, "24 3"], pose: Float[Tensor, "*batch 72"], transl: Float[Tensor, "*batch 3"]
@@ -102,37 +102,8 @@ class BodyModel:
         rotations = _smplx.batch_rodrigues(pose.reshape(-1, 3)).view(-1, N_JOINTS, 3, 3)
         parents = torch.tensor(self.parents)  # on the CPU: smplx reads them one by one
         _, bones = _smplx.batch_rigid_transform(rotations, joints.expand(len(rotations), -1, -1), parents, pose.dtype)
-        return self._moved(bones, transl).view(*pose.shape[:-1], N_JOINTS, 4, 4)
-
-    @staticmethod
-    def _moved(bones: Float[Tensor, "B 24 4 4"], transl: Float[Tensor, "*batch 3"]) -> Float[Tensor, "B 24 4 4"]:
-        return bones + torch.nn.functional.pad(transl.reshape(-1, 1, 3, 1), (3, 0, 0, 1))
-
-    def _few_products(
-        self, rotations: Float[Tensor, "B 24 3 3"], joints: Float[Tensor, "24 3"]
-    ) -> Float[Tensor, "B 24 4 4"]:
-        """smplx's `batch_rigid_transform` in four products, where it makes one a joint and waits for the card: of
-        each joint the rows of its ancestors 1, 2, 4, 8 above it, the row after the last being that of none."""
-        device, none = rotations.device, N_JOINTS
-        rest = torch.cat([joints, joints.new_zeros(1, 3)])
-        offset = joints - rest.index_select(0, constant(self._ancestors[0][:none], torch.int64, device))
-        still = torch.eye(4, dtype=rotations.dtype, device=device)
-        moved = torch.cat([rotations, offset.expand(len(rotations), -1, -1)[..., None]], dim=-1)
-        moved = torch.cat([moved, still[3].expand(*moved.shape[:2], 1, 4)], dim=-2)
-        chain = torch.cat([moved, still.expand(len(moved), 1, 4, 4)], dim=1)
-        for ancestor in self._ancestors:
-            chain = chain.index_select(1, constant(ancestor, torch.int64, device)) @ chain
-        linear = chain[:, :none, :3, :3]
-        shift = chain[:, :none, :3, 3:] - linear @ joints[..., None]
-        return torch.cat([torch.cat([linear, shift], dim=-1), chain[:, :none, 3:]], dim=-2)
-
-    @cached_property
-    def _ancestors(self) -> list[tuple[int, ...]]:
-        """Per power of two, of every joint and of none: the joint so many above it, or none."""
-        found: list[tuple[int, ...]] = [(*(p if p >= 0 else N_JOINTS for p in self.parents), N_JOINTS)]
-        while any(joint != N_JOINTS for joint in found[-1]):
-            found.append(tuple(found[-1][joint] for joint in found[-1]))
-        return found[:-1]
+        moved = bones + torch.nn.functional.pad(transl.reshape(-1, 1, 3, 1), (3, 0, 0, 1))
+        return moved.view(*pose.shape[:-1], N_JOINTS, 4, 4)
 
     def vertices(
         self, betas: Float[Tensor, "S"], pose: Float[Tensor, "72"], transl: Float[Tensor, "3"]

@@ -20,7 +20,6 @@ from smplx.utils import Struct
 from fmgs_nerfstudio import demo
 from fmgs_nerfstudio.body import BodyModel, find_body_model
 from fmgs_nerfstudio.body.canonical import CanonicalBody, star_pose
-from fmgs_nerfstudio.body.model import _smplx
 
 ASSET = Path(demo.__file__).parent / "assets" / "body_demo.npz"
 
@@ -154,12 +153,3 @@ def test_300_betas(tmp_path: Path) -> None:
     values = (torch.randn(10), torch.randn(72) * 0.2, torch.randn(3))
     assert torch.allclose(body.vertices(*values), asset.vertices(*values))
     assert not torch.allclose(body.shape(torch.ones(300))[0], asset.shape(torch.ones(10))[0])
-
-
-def test_bones_in_few_products_are_smplxs(body: BodyModel) -> None:
-    """As a card gets them."""
-    rotations = torch.linalg.qr(torch.randn(2, 24, 3, 3))[0]
-    _, joints = body.shape(torch.randn(10))
-    parents = torch.tensor(body.parents)
-    _, expected = _smplx.batch_rigid_transform(rotations, joints.expand(2, -1, -1), parents)
-    torch.testing.assert_close(body._few_products(rotations, joints), expected, rtol=1e-5, atol=1e-5)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fmgs_nerfstudio.body import BodyModel
+from fmgs_nerfstudio.kernels.bones import bones_in_few
 
 
 def drawn(seed: int, still: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
@@ -15,13 +16,18 @@ def drawn(seed: int, still: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
     return (torch.zeros(72) if still else pose), transl
 
 
+@pytest.mark.parametrize("on_card", [False, True])
 @pytest.mark.parametrize(("seed", "still"), [(0, False), (1, False), (2, True)])
-def test_values_and_gradients_are_smplxs(body: BodyModel, seed: int, still: bool) -> None:
+def test_values_and_gradients_are_smplxs(body: BodyModel, seed: int, still: bool, on_card: bool) -> None:
     """In float32 against smplx in float64. It adds 1e-8 to an angle, so that at rest its gradient is not quite ours."""
     joints = body.shape(torch.zeros(10))[1]
     single = [x.requires_grad_() for x in drawn(seed, still)]
     double = [x.detach().double().requires_grad_() for x in single]
-    bones, expected = body.bones(joints, *single), body.bones_reference(joints.double(), *double)
+    if on_card:
+        (bones,) = bones_in_few(joints, *(x[None] for x in single), body.parents)
+    else:
+        bones = body.bones(joints, *single)
+    expected = body.bones_reference(joints.double(), *double)
     torch.testing.assert_close(bones, expected.float(), rtol=0, atol=1e-6)
     weight = torch.randn(24, 4, 4, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
     found = torch.autograd.grad((bones * weight.float()).sum(), single)
@@ -38,3 +44,16 @@ def test_many_poses_at_once_and_doubles_are_smplxs(body: BodyModel) -> None:
     torch.testing.assert_close(many[4], body.bones(joints, pose, transl), rtol=0, atol=2e-6)
     exact = body.bones(joints.double(), pose.double(), transl.double())
     assert torch.equal(exact, body.bones_reference(joints.double(), pose.double(), transl.double()))
+
+
+def test_many_poses_in_few_launches(body: BodyModel) -> None:
+    """Each gets its own gradient, which autograd's differences confirm."""
+    joints = body.shape(torch.zeros(10))[1].double()
+    poses = [
+        torch.stack(x).double().requires_grad_() for x in zip(drawn(0), drawn(1), drawn(2, still=True), strict=True)
+    ]
+    torch.testing.assert_close(
+        bones_in_few(joints, *poses, body.parents), body.bones_reference(joints, *poses), rtol=0, atol=1e-7
+    )
+    two = [x.detach()[:2].requires_grad_() for x in poses]
+    assert torch.autograd.gradcheck(lambda *x: bones_in_few(joints, *x, body.parents), two, fast_mode=True)

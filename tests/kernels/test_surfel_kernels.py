@@ -17,6 +17,7 @@ from fmgs_nerfstudio.fields.appearance import (
     spherical_harmonics_reference,
 )
 from fmgs_nerfstudio.kernels.carrying import carry, carry_reference
+from fmgs_nerfstudio.kernels.closed_forms import turned
 from fmgs_nerfstudio.kernels.isometry import covariances, covariances_reference
 from fmgs_nerfstudio.rendering import Camera, facing_away
 from fmgs_nerfstudio.rendering.normals import (
@@ -24,7 +25,7 @@ from fmgs_nerfstudio.rendering.normals import (
     surfel_normals_along,
     surfel_normals_reference,
 )
-from fmgs_nerfstudio.surfels import Surfels, correct, correct_reference
+from fmgs_nerfstudio.surfels import Surfels, correct, correct_reference, rotation_exp
 
 N = 60
 Function = Callable[..., Tensor | Sequence[Tensor]]
@@ -103,15 +104,21 @@ def test_corrections_by_autograd() -> None:
     assert torch.equal(frames[0], MESH.frames[0])
 
 
-def test_surfels_that_no_mesh_guides_are_corrected_by_the_plain_form() -> None:
+def test_turned_frames() -> None:
+    """As a card gets them; the plain form has its series near zero."""
+    inputs = rotations(), turns()
+    check(turned, lambda frames, r: frames @ rotation_exp(r), inputs)
+    assert gradcheck(turned, [x.clone().requires_grad_() for x in inputs], atol=1e-7)
+
+
+def test_surfels_that_no_mesh_guides_are_corrected() -> None:
     """Their frames and means have gradients, and any number of scales."""
-    base = [draw(N, 3).requires_grad_(), rotations().requires_grad_(), draw(N, 3, seed=2).requires_grad_()]
-    deltas = [draw(N, 3, seed=3).requires_grad_(), draw(N, 3, seed=4).requires_grad_(), turns().requires_grad_()]
+    base = draw(N, 3), rotations(), draw(N, 3, seed=2)
 
-    def call(*inputs: Tensor) -> Surfels:
-        return correct(Surfels(*inputs[:3]), *inputs[3:])
+    def of_six(function: Callable[..., Surfels]) -> Function:
+        return lambda *x: function(Surfels(*x[:3]), *x[3:])
 
-    check(call, call, [x.detach() for x in (*base, *deltas)])
+    check(of_six(correct), of_six(correct_reference), [*base, draw(N, 3, seed=3), draw(N, 3, seed=4), turns()])
 
 
 @pytest.mark.parametrize("scales", [2, 3])
