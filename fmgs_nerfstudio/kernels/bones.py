@@ -128,18 +128,22 @@ class _BonesInFew(torch.autograd.Function):
         return bones
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        """Statics: what pulls at a bone is a torque and a force. A joint feels those of all that is below it; and its
-        rotation vector the torque about the joint, in the bone's own frame, by the right Jacobian."""
-        joints, r, b, c, bones = ctx.saved_tensors
-        bones, pull = bones[:, :, :3], grad_outputs[0][:, :, :3]
-        pulls = torch.cat([cross(bones, pull, dim=2).sum(-1), pull[..., 3]], dim=-1)
-        torque, force = torch.bmm(ctx.tree.below.expand(len(r), -1, -1), pulls).split(3, dim=-1)
-        rotations, shifts = _each(bones).split([3, 1], dim=-1)
-        places = torch.baddbmm(shifts, rotations, _each(_columns(joints, r))).view(force.shape)
-        own = torch.bmm(_each((torque - cross(places, force))[:, :, None]), rotations).view(r.shape)
-        return None, twisted(own, -r, b, c), force[:, 0], None
+        return None, *_statics(ctx, *grad_outputs), None
+
+
+@once_differentiable
+def _statics(ctx: Any, grad_out: Float[Tensor, "B J 4 4"]) -> tuple[Tensor, Tensor]:
+    """What pulls at a bone is a torque and a force. A joint feels those of all that is below it; and its rotation
+    vector the torque about the joint, in the bone's own frame, by the right Jacobian."""
+    joints, r, b, c, bones = ctx.saved_tensors
+    bones, pull = bones[:, :, :3], grad_out[:, :, :3]
+    pulls = torch.cat([cross(bones, pull, dim=2).sum(-1), pull[..., 3]], dim=-1)
+    torque, force = torch.bmm(ctx.tree.below.expand(len(r), -1, -1), pulls).split(3, dim=-1)
+    rotations, shifts = _each(bones).split([3, 1], dim=-1)
+    places = torch.baddbmm(shifts, rotations, _each(_columns(joints, r))).view(force.shape)
+    own = torch.bmm(_each((torque - cross(places, force))[:, :, None]), rotations).view(r.shape)
+    return twisted(own, -r, b, c), force[:, 0]
 
 
 class _Tree(NamedTuple):
@@ -158,7 +162,7 @@ class _Tree(NamedTuple):
 @cache
 def _tree(parents: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> _Tree:
     none = len(parents)
-    above = [(*(parent if parent >= 0 else none for parent in parents), none)]
+    above: list[tuple[int, ...]] = [(*(parent if parent >= 0 else none for parent in parents), none)]
     while any(joint != none for joint in above[-1]):
         above.append(tuple(above[-1][joint] for joint in above[-1]))
     below, stays = torch.eye(none), torch.diag(torch.tensor([0.0, 0, 0, 1])).repeat(none + 1, 1, 1)

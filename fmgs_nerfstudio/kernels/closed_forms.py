@@ -47,11 +47,14 @@ class _Turned(torch.autograd.Function):
         return made
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor]:
-        """By the right Jacobian J: a change of r by d turns what was made by J d, and g . (f x w) = w . (g x f)."""
-        made, r, a, b, c = ctx.saved_tensors
-        (v,) = grad_outputs
-        back = -r
-        of_frames = twisted(v, back, a, b) if ctx.needs_input_grad[0] else None
-        return of_frames, twisted(cross(v, made).sum(1, keepdim=True), back, b, c)[:, 0]
+        return _turned_gradients(ctx, *grad_outputs)
+
+
+@once_differentiable
+def _turned_gradients(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, Tensor]:
+    """By the right Jacobian J: a change of r by d turns what was made by J d, and g . (f x w) = w . (g x f)."""
+    made, r, a, b, c = ctx.saved_tensors
+    back = -r
+    of_frames = twisted(grad_out, back, a, b) if ctx.needs_input_grad[0] else None
+    return of_frames, twisted(cross(grad_out, made).sum(1, keepdim=True), back, b, c)[:, 0]
