@@ -22,6 +22,14 @@ class Distilled(NamedTuple):
     values: Float[Tensor, "N C"]
 
 
+class Skinned(NamedTuple):
+    """Skinning weights at points of the template's surface."""
+
+    predicted: Float[Tensor, "P 24"]
+    given: Float[Tensor, "P 24"]
+    """SMPL's."""
+
+
 class DistilledFields(TrainedPart):
     """Per modality a feature volume and the decoder of its features, as V_s and F_theta_s (Eq. 8)."""
 
@@ -52,6 +60,8 @@ class Avatar:
     Z_p: Float[Tensor, "L"]
     distilled: dict[str, Distilled]
     """By the modality's name."""
+    skinned: Skinned | None = None
+    """What a training step holds to the body's (L_skin)."""
 
     def with_opacities(self, opacities: Float[Tensor, "N"]) -> Avatar:
         return replace(self, opacities=opacities)

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.nn.functional import mse_loss
 
-from fmgs_nerfstudio.avatar import Avatar, DistilledFields
+from fmgs_nerfstudio.avatar import Avatar, DistilledFields, Skinned
 from fmgs_nerfstudio.body import BodyModel
 from fmgs_nerfstudio.body.canonical import CanonicalBody
 from fmgs_nerfstudio.body.model import N_JOINTS
@@ -242,9 +242,10 @@ class FMGSModel(Model):
         surfels = self.surfels()
         if not self.training or self._started(self.config.schedule.residual_start):
             surfels = correct(surfels, residual.delta_d, residual.delta_s, residual.delta_r)
-        W = self.skinning(surfels.means)
-        T = blend(W, B)
-        return Avatar(surfels, T, self.surfels.opacities, self.V_c(), residual.z_g, Z_p, self.distilled())
+        points, given = self._surface_points()  # in one pass with the surfels: half of the launches of two
+        W, predicted = self.skinning(torch.cat([surfels.means, points])).split([len(surfels.means), len(points)])
+        T, skinned = blend(W, B), Skinned(predicted, given)
+        return Avatar(surfels, T, self.surfels.opacities, self.V_c(), residual.z_g, Z_p, self.distilled(), skinned)
 
     def shade(
         self, avatar: Avatar, camera_centre: Float[Tensor, "3"], light: Light | None = None
@@ -268,14 +269,12 @@ class FMGSModel(Model):
         self, outputs: dict[str, Any], batch: dict[str, Any], metrics_dict: dict[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
         """The weighted terms of Eq. 21, by the paper's names."""
-        points, weights = map(self._on_device, self.surface.sample(1024, self._generator("skin")))
         step = LossInputs(
             outputs,
             {name: self._on_device(value) for name, value in batch.items() if isinstance(value, Tensor)},
             outputs["avatar"],
             self.surfels(),
             self.patches.draw(self._generator("patch")),
-            lambda: (self.skinning(points), weights),
             self._generator("pairs"),
             self.config.weights.lambda_ssim,
         )
@@ -396,6 +395,11 @@ class FMGSModel(Model):
         """Steps that the schedule's fractions refer to."""
         self.run_steps = steps
         self.run_length.fill_(steps)
+
+    def _surface_points(self) -> tuple[Float[Tensor, "P 3"], Float[Tensor, "P 24"]]:
+        """Where a training step looks at skinning weights, and SMPL's there."""
+        points, weights = self.surface.sample(1024 if self.training else 0, self._generator("skin"))
+        return self._on_device(points), self._on_device(weights)
 
     def _on_device(self, value: Tensor) -> Tensor:
         return value.to(self.device, non_blocking=True)

@@ -87,8 +87,6 @@ class LossInputs:
     """The surfels before correction."""
     patch: Patch
     """Where isometry is looked at in this step."""
-    skinning: Callable[[], tuple[Float[Tensor, "P 24"], Float[Tensor, "P 24"]]]
-    """Skinning weights, predicted and SMPL's, at points of the template's surface."""
     generator: torch.Generator
     lambda_ssim: float
 
@@ -138,6 +136,11 @@ def _normal_prior(inputs: LossInputs) -> Float[Tensor, ""]:
     return losses.normal_prior_loss(inputs.outputs["normal"], prior, inputs.valid_where(prior))
 
 
+def _skinning(inputs: LossInputs) -> Float[Tensor, ""]:
+    assert inputs.avatar.skinned is not None
+    return losses.skinning_loss(*inputs.avatar.skinned)
+
+
 def _isometry(inputs: LossInputs) -> Float[Tensor, ""]:
     before, after = inputs.in_patch(inputs.template.means, inputs.posed.means)
     return losses.isometry_loss(before, after, inputs.patch.neighbours)
@@ -156,7 +159,7 @@ TERMS: Mapping[str, Term] = {
     "L_sn": Term(_normal_consistency, ("depth", "normal")),
     "L_n": Term(_normal_prior, ("normal",), "normal"),
     "L_tv": Term(lambda x: losses.total_variation_loss(x.outputs["normal"], x.valid), ("normal",)),
-    "L_skin": Term(lambda x: losses.skinning_loss(*x.skinning())),
+    "L_skin": Term(_skinning),
     "L_iso": Term(_isometry),
     "L_iso_cov": Term(_covariance_isometry),
     "L_pose": Term(lambda x: losses.pose_prior_loss(x.outputs["of_frame"], x.outputs["of_clip"])),

@@ -47,7 +47,7 @@ def test_covariances_are_those_of_surfels_and_of_3d_gaussians(scales: int) -> No
     T, neighbours, none = torch.randn(10, 3, 4), torch.arange(10).roll(1)[:, None], torch.zeros(0)
     avatar = Avatar(surfels, T, torch.ones(10), none, none, none, {})
     patch = Patch(torch.arange(10), neighbours)
-    step = LossInputs({}, {}, avatar, surfels, patch, lambda: (none, none), torch.Generator(), 0.0)
+    step = LossInputs({}, {}, avatar, surfels, patch, torch.Generator(), 0.0)
     squared = torch.nn.functional.pad(surfels.scales**2, (0, 3 - scales))
     before = frames @ torch.diag_embed(squared) @ frames.mT
     after = T[..., :3] @ before @ T[..., :3].mT

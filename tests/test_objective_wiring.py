@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ import torch
 from support.small_avatar import small_avatar
 from torch import Tensor
 
-from fmgs_nerfstudio.avatar import Avatar, Distilled
+from fmgs_nerfstudio.avatar import Avatar, Distilled, Skinned
 from fmgs_nerfstudio.losses import isometry_loss
 from fmgs_nerfstudio.maps.maps import Kind
 from fmgs_nerfstudio.modalities import BACKGROUND_LOGIT, all_terms, compose_outputs
@@ -75,10 +76,9 @@ def terms(
             "image": constant(0.9, 0.5, 0.1), "mask": constant(1.0), "prior_depth": constant(1.0)[..., 0],
             "prior_normal": constant(*TOWARDS), "prior_semantics": torch.zeros(H, W, dtype=torch.uint8),
         } | dict(batch or {}),
-        avatar=avatar or avatar_of(template, STILL),
+        avatar=replace(avatar or avatar_of(template, STILL), skinned=Skinned(*skinning)),
         template=template,
         patch=Patch(torch.arange(3), torch.tensor([[1], [0], [0]])) if patch is None else patch,
-        skinning=lambda: skinning,
         generator=torch.Generator().manual_seed(0),
         lambda_ssim=(weights or ONE).lambda_ssim,
     )  # fmt: skip
@@ -425,6 +425,7 @@ def test_what_the_model_hands_to_its_objective(monkeypatch: pytest.MonkeyPatch) 
     model = small_avatar()
     recorder = Recorder({}, LossWeights())
     monkeypatch.setattr(model, "objective", recorder)
+    monkeypatch.setattr(model, "training", True)
     monkeypatch.setattr(model, "step", 30)
     monkeypatch.setattr(model.config, "weights", LossWeights(lambda_ssim=0.123))
     monkeypatch.setattr(model, "run_steps", 120)
@@ -446,7 +447,8 @@ def test_what_the_model_hands_to_its_objective(monkeypatch: pytest.MonkeyPatch) 
         mine = (surfels.means[rows[near[::97]]] - surfels.means[own, None]).norm(dim=-1)
         assert torch.allclose(mine, nearest, atol=1e-4)
 
-        predicted, target = seen.skinning()
+        assert avatar.skinned is not None
+        predicted, target = avatar.skinned
         assert predicted.shape == target.shape == (1024, 24)  # [30]'s number of points
         points, weights = model.surface.sample(1024, model._generator("skin"))
         assert torch.equal(target, weights)

@@ -132,7 +132,7 @@ def inputs(missing: frozenset[Kind]) -> tuple[LossInputs, dict[str, Tensor]]:
     patch = Patch(torch.arange(3), torch.zeros(3, 1, dtype=torch.long))
     step = LossInputs(
         outputs, {"mask": torch.ones(H, W, 1), **batch}, avatar, surfels, patch,
-        lambda: (none, none), torch.Generator().manual_seed(0), 0.2,
+        torch.Generator().manual_seed(0), 0.2,
     )  # fmt: skip
     return step, leaves
 
