@@ -151,7 +151,8 @@ def _read(path: Path) -> dict[str, Array]:
 
 def _parents(path: Path, kintree_table: Int[Array, "2 24"]) -> tuple[int, ...]:
     parents = (-1, *(int(parent) for parent in kintree_table[0, 1:]))
-    if not all(0 <= parent < joint for joint, parent in enumerate(parents[1:], 1)):
+    is_tree = all(0 <= parent < joint for joint, parent in enumerate(parents[1:], 1))
+    if not is_tree or list(parents) != sorted(parents):  # level by level, as SMPL's
         raise ValueError(f"{path}: kintree_table is no tree of joints; get the file again")
     return parents
 

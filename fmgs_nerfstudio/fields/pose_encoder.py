@@ -35,15 +35,13 @@ class PoseEncoder(TrainedPart):
         super().__init__()
         d, own = config.dim_per_joint, 9 + 3 + 1
         levels = _levels(parents)
-        self.sizes = [len(level) for level, _ in levels]
+        self.sizes = [len(rows) for rows in levels]
+        self.one_child_each = [rows == list(range(size)) for rows, size in zip(levels[1:], self.sizes, strict=False)]
         # Indices are buffers: a list would be copied to a card at every use. `above` is the parent, of the root itself.
-        for name, index in {
-            "above": [max(parent, 0) for parent in parents],
-            "by_level": [joint for level, _ in levels for joint in level],
-            "parent_rows": [row for _, rows in levels for row in rows],
-        }.items():
-            self.register_buffer(name, torch.tensor(index), persistent=False)
-        bone = joints - joints[self.above]
+        above = [max(parent, 0) for parent in parents]
+        self.register_buffer("above", torch.tensor(above), persistent=False)
+        self.register_buffer("rows", torch.tensor([row for rows in levels for row in rows]), persistent=False)
+        bone = joints - joints[above]
         self.register_buffer("bone_length", bone.norm(dim=-1, keepdim=True), persistent=False)
         self.register_buffer("size", (joints - joints[0]).norm(dim=-1).max(), persistent=False)
         self.root = nn.Linear(N_JOINTS * (9 + 3), d)
@@ -53,40 +51,39 @@ class PoseEncoder(TrainedPart):
         self.out = nn.Linear(N_JOINTS * d, config.latent_dim)
 
     above: Tensor
-    by_level: Tensor
-    parent_rows: Tensor
+    rows: Tensor
     bone_length: Tensor
     size: Tensor
 
     def forward(self, bones: Float[Tensor, "24 4 4"], joints: Float[Tensor, "24 3"]) -> Float[Tensor, "16"]:
         """`bones` map the T-pose to the posed body, `joints` are those of the shaped T-pose (metres)."""
-        rotations = bones[:, :3, :3]
-        local = rotations.index_select(0, self.above).transpose(1, 2) @ rotations  # relative to the parent's
-        posed = (bones[:, :3, :3] @ joints[..., None])[..., 0] + bones[:, :3, 3]
-        positions = (posed - posed[0]) @ bones[0, :3, :3] / self.size  # in the root's axes
-        own = torch.cat([local.flatten(1), positions, self.bone_length], dim=-1)[:, None]
-        features = [self.root(torch.cat([local.flatten(), positions.flatten()]))[None, None]]
-        # The first layer's product with a joint's own numbers for all joints at once, that with its parent's by level.
-        of_own, of_parent = self.w1.split([own.shape[-1], features[0].shape[-1]], dim=1)
-        of_joints = (torch.baddbmm(self.b1, own, of_own), of_parent, self.w2, self.b2)
-        levels = [value.index_select(0, self.by_level).split(self.sizes) for value in of_joints]
-        for rows, hidden, w1, w2, b2 in zip(self.parent_rows.split(self.sizes), *levels, strict=True):
-            hidden = torch.baddbmm(hidden, features[-1].index_select(0, rows), w1).relu()
-            features.append(torch.baddbmm(b2, hidden, w2))
-        return self.out(torch.cat(features[1:]).flatten())
+        rotations, shifts = bones[:, :3].split([3, 1], dim=-1)
+        local = torch.bmm(rotations.index_select(0, self.above).transpose(1, 2), rotations)  # relative to the parent's
+        posed = torch.baddbmm(shifts, rotations, joints[..., None])[..., 0]
+        positions = (posed - posed[:1]) @ rotations[0] / self.size  # in the root's axes
+        whole_body = self.root(torch.cat([local.flatten(), positions.flatten()]))
+        # A joint hears of its parent b2 + h w2. As h is all of it that must be waited for, what it is multiplied by is
+        # known for all joints at once, and a level is one product.
+        of_above = torch.cat([whole_body[None], self.b2[:, 0].index_select(0, self.above[1:])])
+        own = torch.cat([local.flatten(1), positions, self.bone_length, of_above], dim=-1)
+        apart = torch.baddbmm(self.b1, own[:, None], self.w1).split(self.sizes)
+        products = torch.bmm(self.w2.index_select(0, self.above), self.w1[:, -len(whole_body) :]).split(self.sizes)
+        hidden = [apart[0].relu()]
+        levels = zip(self.one_child_each, self.rows.split(self.sizes)[1:], apart[1:], products[1:], strict=True)
+        for is_same, rows, of_own, product in levels:
+            above = hidden[-1] if is_same else hidden[-1].index_select(0, rows)
+            hidden.append(torch.baddbmm(of_own, above, product).relu())
+        return self.out(torch.baddbmm(self.b2, torch.cat(hidden), self.w2).flatten())
 
 
-def _levels(parents: tuple[int, ...]) -> list[tuple[list[int], list[int]]]:
-    """Joints by their distance from the root, with their parents' rows in the level above (of the root: 0)."""
-    depth: list[int] = []
-    for parent in parents:
-        depth.append(0 if parent < 0 else depth[parent] + 1)
-    levels: list[tuple[list[int], list[int]]] = []
-    above = [-1]
-    for at in range(max(depth) + 1):
-        joints = [j for j, d in enumerate(depth) if d == at]
-        levels.append((joints, [above.index(parents[j]) for j in joints]))
-        above = joints
+def _levels(parents: tuple[int, ...]) -> list[list[int]]:
+    """By distance from the root, of each joint the parent's row in the level above (of the root: 0). Joints come level
+    by level, as SMPL's do."""
+    levels, first, end = [[0]], 0, 1
+    while end < len(parents):
+        rows = [parent - first for parent in parents[end:] if parent < end]
+        levels.append(rows)
+        first, end = end, end + len(rows)
     return levels
 
 
