@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import normalize, pad
 
 from fmgs_nerfstudio.fields.mlp import ConditionedMLP
+from fmgs_nerfstudio.kernels.closed_forms import adjugate_times, unit
 from fmgs_nerfstudio.kernels.compiled import takes
 from fmgs_nerfstudio.kernels.constants import constant
 from fmgs_nerfstudio.kernels.directions import harmonics_on_cpu, turned_back_on_cpu
@@ -55,8 +59,7 @@ def spherical_harmonics(d: Float[Tensor, "N 3"]) -> Float[Tensor, "N 15"]:
     and backward of 13,776 directions took it 1.8 ms on one CPU core, the plain form here 1.0, the kernels 0.2.
     """
     if d.is_cuda:
-        found = _cubics(d.double()) @ constant(_coefficients(), torch.float64, d.device).view(-1, SH_DIM)
-        return found.to(d.dtype)  # float64: a product of float32 may be TF32
+        return harmonics_in_few(d)
     return harmonics_on_cpu(d) if takes(d) else spherical_harmonics_reference(d)
 
 
@@ -77,25 +80,52 @@ def spherical_harmonics_reference(d: Float[Tensor, "N 3"]) -> Float[Tensor, "N 1
     )  # fmt: skip
 
 
-def _cubics(d: Float[Tensor, "N 3"]) -> Float[Tensor, "N 64"]:
-    """Products of three of (1, x, y, z), some of them repeatedly."""
-    h = torch.cat([torch.ones_like(d[:, :1]), d], dim=1)
-    return (h[:, :, None] * h[:, None]).flatten(1)[:, :, None].mul(h[:, None]).flatten(1)
+def harmonics_in_few(d: Float[Tensor, "N 3"]) -> Float[Tensor, "N 15"]:
+    """`spherical_harmonics` as one product in place of sixty launches, each dearer than its numbers."""
+    return _HarmonicsInFew.apply(d)
+
+
+class _HarmonicsInFew(torch.autograd.Function):
+    """In float64: a product of float32 may be TF32."""
+
+    @staticmethod
+    def forward(ctx: Any, d: Tensor) -> Tensor:
+        squares, cubes = _monomials(d.double())
+        ctx.coefficients = constant(_coefficients(), torch.float64, d.device).view(-1, SH_DIM)
+        ctx.save_for_backward(squares)
+        return (cubes @ ctx.coefficients).to(d.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
+        return _harmonics_gradient(ctx, *grad_outputs)
+
+
+@once_differentiable
+def _harmonics_gradient(ctx: Any, grad_out: Float[Tensor, "N 15"]) -> Float[Tensor, "N 3"]:
+    """Each of a product's three factors is as good as the others."""
+    (squares,) = ctx.saved_tensors
+    of_cubes = (grad_out.double() @ ctx.coefficients.T).view(-1, 4, 16)
+    return 3 * torch.bmm(of_cubes, squares[..., None])[:, 1:, 0].to(grad_out.dtype)
+
+
+def _monomials(d: Float[Tensor, "N 3"]) -> tuple[Float[Tensor, "N 16"], Float[Tensor, "N 64"]]:
+    """Products of two and of three of (1, x, y, z), some of them repeatedly."""
+    h = pad(d, (1, 0), value=1.0)
+    squares = (h[:, :, None] * h[:, None]).flatten(1)
+    return squares, (squares[:, :, None] * h[:, None]).flatten(1)
 
 
 @cache
 def _coefficients() -> tuple[float, ...]:
-    """[64 x 15]: the harmonics from `_cubics`. On a card one product in place of sixty launches, each dearer than its
-    numbers."""
+    """[64 x 15]: the harmonics from products of three. Least squares give products of the same factors the same."""
     d = torch.rand(400, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) - 0.5
-    return tuple(
-        torch.linalg.lstsq(_cubics(d), spherical_harmonics_reference(d), driver="gelsd").solution.flatten().tolist()
-    )
+    cubes, wanted = _monomials(d)[1], spherical_harmonics_reference(d)
+    return tuple(torch.linalg.lstsq(cubes, wanted, driver="gelsd").solution.flatten().tolist())
 
 
 def canonical_direction(T: Float[Tensor, "N 3 C"], d: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
     """d^ = T^-1 d / |T^-1 d| (4.2.2), of the first three columns of T."""
-    return turned_back_on_cpu(T, d) if takes(T, d) else canonical_direction_reference(T, d)
+    return turned_back_on_cpu(T, d) if takes(T, d) else unit(adjugate_times(T, d))
 
 
 def canonical_direction_reference(T: Float[Tensor, "N 3 C"], d: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
@@ -106,4 +136,4 @@ def canonical_direction_reference(T: Float[Tensor, "N 3 C"], d: Float[Tensor, "N
     a, b, c = T[:, :, :3].unbind(-1)
     cross = torch.linalg.cross
     d_hat = torch.stack([(cross(b, c) * d).sum(-1), (cross(c, a) * d).sum(-1), (cross(a, b) * d).sum(-1)], dim=-1)
-    return torch.nn.functional.normalize(d_hat, dim=-1)
+    return normalize(d_hat, dim=-1)

@@ -57,7 +57,9 @@ class Light(nn.Module):
 
     def forward(self, normal: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
         """Shade of surfels with these unit normals in the world: the irradiance as images have it."""
-        return (irradiance_basis(normal) @ self.irradiance).clamp_min(_FLOOR) ** (1 / GAMMA)
+        mean, others = self.irradiance.split([1, 8])
+        irradiance = torch.addmm(mean, spherical_harmonics(normal)[:, :8], others)
+        return irradiance.clamp_min(_FLOOR) ** (1 / GAMMA)
 
     def turned(self, up: Float[Tensor, "3"], angle: float) -> Light:
         """This light carried about the unit axis `up` by `angle` radians."""

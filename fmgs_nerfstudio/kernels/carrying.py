@@ -1,8 +1,8 @@
 # pyright: standard
 """Surfels carried by linear maps (Eq. 11, 12), and their gradients kept apart by what they may move.
 
-`carry_reference` is the plain torch form, for any device; on CPUs a kernel makes all of it in one pass over the
-surfels, and another sums the gradients of all that was made of it.
+`carry_reference` is the plain torch form. On CPUs a kernel makes all of it in one pass over the surfels, and another
+sums the gradients of all that was made of it; elsewhere few launches do.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 from fmgs_nerfstudio.kernels.compiled import device_function, gradient, kernel, takes
 
@@ -41,7 +42,14 @@ def carry(
     """T mu and T R s; `frames` holds the axes as columns, and the first S of them have a scale."""
     if takes(means, frames, scales, T):
         return Carried(*_Carry.apply(means, frames, scales, T))
-    return carry_reference(means, frames, scales, T)
+    return carry_in_few(means, frames, scales, T)
+
+
+def carry_in_few(
+    means: Float[Tensor, "N 3"], frames: Float[Tensor, "N 3 3"], scales: Float[Tensor, "N S"], T: Float[Tensor, "N 3 4"]
+) -> Carried:
+    """`carry` in few launches of torch, for any device and dtype."""
+    return Carried(*_CarryInFew.apply(means, frames, scales, T))
 
 
 def carry_reference(
@@ -80,6 +88,44 @@ def _gradients(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...
     inputs = ctx.saved_tensors
     gradients = tuple(map(torch.empty_like, inputs))
     _backward(*(x.numpy() for x in inputs), *map(gradient, cotangents, (2, 3, 3, 3)), *(x.numpy() for x in gradients))
+    return _where_reached(gradients, cotangents)
+
+
+class _CarryInFew(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, means: Tensor, frames: Tensor, scales: Tensor, T: Tensor) -> tuple[Tensor, ...]:
+        linear, shifts = T.split([3, 1], dim=2)
+        axes = torch.bmm(linear, frames[:, :, : scales.shape[1]])
+        carried, tangents = torch.baddbmm(shifts, linear, means[..., None])[..., 0], axes * scales[:, None]
+        ctx.save_for_backward(means, frames, scales, T, axes)
+        ctx.set_materialize_grads(False)
+        return carried, tangents, tangents.detach(), tangents.detach()
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor | None) -> tuple[Tensor | None, ...]:
+        return _gradients_in_few(ctx, *grad_outputs)
+
+
+@once_differentiable
+def _gradients_in_few(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
+    means, frames, scales, T, axes = ctx.saved_tensors
+    none = means, axes, axes, axes
+    of_carried, by_all, by_frames, by_scales = (
+        torch.zeros_like(x) if v is None else v for v, x in zip(cotangents, none, strict=True)
+    )
+    by_frames = by_all + by_frames
+    count, linear, s = scales.shape[1], T[:, :, :3], scales[:, None]
+    of_scales = ((by_frames + by_scales) * axes).sum(1)
+    of_frames = functional.pad(torch.bmm(linear.mT, by_frames * s), (0, 3 - count))
+    of_means = torch.bmm(linear.mT, of_carried[..., None])
+    of_axes = torch.bmm(by_all * s, frames[:, :, :count].mT)
+    of_linear = torch.baddbmm(of_axes, of_carried[..., None], means[:, None])
+    of_T = torch.cat([of_linear, of_carried[..., None]], dim=2)
+    return _where_reached((of_means[..., 0], of_frames, of_scales, of_T), cotangents)
+
+
+def _where_reached(gradients: tuple[Tensor, ...], cotangents: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+    """None for those of means, frames, scales and T that nothing with a gradient was made of."""
     means, tangents, of_frames, of_scales = (v is not None for v in cotangents)
     reached = means, tangents or of_frames, tangents or of_frames or of_scales, means or tangents
     return tuple(x if is_reached else None for x, is_reached in zip(gradients, reached, strict=True))

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from fmgs_nerfstudio.kernels.closed_forms import unit
 from fmgs_nerfstudio.kernels.compiled import device_function
 
 _EPSILON = np.float32(1e-12)  # of `normalize`
@@ -36,7 +37,7 @@ def unit_where(valid: Bool[Tensor, "H W"], vectors: Float[Tensor, "H W 3"]) -> F
     """Vectors made of unit length where valid, else 0."""
     if on_cpu(vectors):
         return _UnitOnCpu.apply(valid, vectors)
-    return unit_where_reference(valid, vectors)
+    return torch.where(valid[..., None], unit(vectors), 0)
 
 
 def unit_where_reference(valid: Bool[Tensor, "H W"], vectors: Float[Tensor, "H W 3"]) -> Float[Tensor, "H W 3"]:

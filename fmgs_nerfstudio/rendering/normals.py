@@ -7,8 +7,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from fmgs_nerfstudio.kernels.closed_forms import unit
 from fmgs_nerfstudio.kernels.compiled import takes
-from fmgs_nerfstudio.kernels.directions import facing_away_on_cpu, normals_on_cpu
+from fmgs_nerfstudio.kernels.directions import LEAST, facing_away_on_cpu, normals_on_cpu
 from fmgs_nerfstudio.kernels.normal_maps import normals_of_depth, on_cpu
 from fmgs_nerfstudio.rendering.layers import Camera
 
@@ -42,7 +43,10 @@ def depth_to_normal_reference(depth: Float[Tensor, "H W"], camera: Camera) -> Fl
 
 def outward(tangents: Float[Tensor, "N 3 S"]) -> Float[Tensor, "N 3"]:
     """Unit normals t_u x t_v in the world, the outer side of the mesh; 0 where the tangents span nothing."""
-    return surfel_normals_along(tangents, torch.eye(3, dtype=tangents.dtype, device=tangents.device))
+    if takes(tangents):
+        return normals_on_cpu(tangents, torch.eye(3))
+    t_u, t_v, *_ = tangents.unbind(-1)
+    return unit(torch.linalg.cross(t_u, t_v), LEAST)
 
 
 def surfel_normals(tangents: Float[Tensor, "N 3 S"], camera: Camera) -> Float[Tensor, "N 3"]:
@@ -59,14 +63,14 @@ def surfel_normals_along(tangents: Float[Tensor, "N 3 S"], axes: Float[Tensor, "
     """`outward` along the rows of a rotation matrix."""
     if takes(tangents, axes):
         return normals_on_cpu(tangents, axes)
-    return surfel_normals_reference(tangents, axes)
+    return outward(tangents) @ axes.T
 
 
 def surfel_normals_reference(tangents: Float[Tensor, "N 3 S"], axes: Float[Tensor, "3 3"]) -> Float[Tensor, "N 3"]:
     """`surfel_normals_along` in plain torch, for any device and dtype."""
     normals = torch.linalg.cross(tangents[..., 0], tangents[..., 1]) @ axes.T
     # Tangents are millimetres, their product can be far below F.normalize's usual epsilon.
-    return F.normalize(normals, dim=-1, eps=1e-18)
+    return F.normalize(normals, dim=-1, eps=LEAST)
 
 
 def facing_away(means: Float[Tensor, "N 3"], tangents: Float[Tensor, "N 3 S"], camera: Camera) -> Float[Tensor, "N"]:
@@ -81,5 +85,5 @@ def facing_away_reference(
     means: Float[Tensor, "N 3"], tangents: Float[Tensor, "N 3 S"], camera: Camera
 ) -> Float[Tensor, "N"]:
     """`facing_away` in plain torch, differentiable, for any device and dtype."""
-    normals = F.normalize(torch.linalg.cross(tangents[..., 0], tangents[..., 1]), dim=-1, eps=1e-18)
+    normals = F.normalize(torch.linalg.cross(tangents[..., 0], tangents[..., 1]), dim=-1, eps=LEAST)
     return (normals * F.normalize(means - camera.centre, dim=-1)).sum(-1).clamp(-1, 1)

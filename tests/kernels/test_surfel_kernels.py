@@ -13,15 +13,17 @@ from torch.autograd import gradcheck
 from fmgs_nerfstudio.fields.appearance import (
     canonical_direction,
     canonical_direction_reference,
+    harmonics_in_few,
     spherical_harmonics,
     spherical_harmonics_reference,
 )
-from fmgs_nerfstudio.kernels.carrying import carry, carry_reference
-from fmgs_nerfstudio.kernels.closed_forms import turned
+from fmgs_nerfstudio.kernels.carrying import carry, carry_in_few, carry_reference
+from fmgs_nerfstudio.kernels.closed_forms import adjugate_times, turned, unit
 from fmgs_nerfstudio.kernels.isometry import covariances, covariances_reference
 from fmgs_nerfstudio.rendering import Camera, facing_away
 from fmgs_nerfstudio.rendering.normals import (
     facing_away_reference,
+    outward,
     surfel_normals_along,
     surfel_normals_reference,
 )
@@ -127,6 +129,7 @@ def test_carried_surfels(of: tuple[int, ...], scales: int) -> None:
     """Whatever of means and the three tangents has a gradient, it reaches what it may and nothing else."""
     inputs = draw(N, 3), rotations(), draw(N, scales, seed=1), draw(N, 3, 4, seed=2)
     check(carry, carry_reference, inputs, of)
+    check(carry_in_few, carry_reference, inputs, of)
 
 
 def test_carried_surfels_are_one_matrix_product() -> None:
@@ -172,12 +175,23 @@ def test_normals(columns: int) -> None:
     regular = tangents(columns)[3:]
     check(along(surfel_normals_along), along(surfel_normals_reference), [regular])
     assert gradcheck(along(surfel_normals_reference), [draw(8, 3, columns).requires_grad_()])
+    assert gradcheck(along(surfel_normals_along), [draw(8, 3, columns).requires_grad_()])
+
+
+@pytest.mark.parametrize("least", [1e-12, 0.5])
+def test_unit_vectors(least: float) -> None:
+    """As a card gets them: of any length, none among them; below the least, a vector is only scaled."""
+    vectors = draw(N, 3)
+    vectors[0] = 0
+    assert least < 0.1 or (vectors.norm(dim=1) < least).sum() > 1
+    check(lambda v: unit(v, least), lambda v: torch.nn.functional.normalize(v, dim=1, eps=least), [vectors])
 
 
 def test_tangents_that_span_nothing_have_no_normal_and_finite_gradients() -> None:
     leaf = tangents(2)[:3].float().requires_grad_()
     assert not surfel_normals_along(leaf, torch.eye(3)).any()
-    for function in (surfel_normals_along, surfel_normals_reference):
+    assert not outward(leaf.double()).any()
+    for function in (surfel_normals_along, surfel_normals_reference, lambda t, _: outward(t.double())):
         (gradient,) = torch.autograd.grad(function(leaf, torch.eye(3)).sum(), leaf)
         assert gradient.isfinite().all()
         assert not gradient[0].any()
@@ -202,6 +216,7 @@ def test_facing_away() -> None:
 def test_canonical_directions(columns: int) -> None:
     T = torch.eye(3, columns, dtype=torch.float64) + draw(N, 3, columns, scale=0.3)
     check(canonical_direction, canonical_direction_reference, [T, draw(N, 3, seed=1)])
+    check(lambda *x: unit(adjugate_times(*x)), canonical_direction_reference, [T, draw(N, 3, seed=1)])
     leaves = [T[:8].clone().requires_grad_(), draw(8, 3, seed=1).requires_grad_()]
     assert gradcheck(canonical_direction_reference, leaves)
 
@@ -217,6 +232,7 @@ def test_no_line_of_sight_has_no_direction() -> None:
 def test_spherical_harmonics() -> None:
     d = torch.nn.functional.normalize(draw(N, 3), dim=1)
     check(spherical_harmonics, spherical_harmonics_reference, [d])
+    check(harmonics_in_few, spherical_harmonics_reference, [d])
     assert gradcheck(spherical_harmonics_reference, [d[:8].clone().requires_grad_()])
 
 
