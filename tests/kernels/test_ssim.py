@@ -10,7 +10,7 @@ import torch
 from scipy import ndimage
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from fmgs_nerfstudio.kernels.ssim import ssim, ssim_reference
+from fmgs_nerfstudio.kernels.ssim import ssim, ssim_in_few, ssim_reference
 
 
 def images(height: int, width: int, channels: int = 3, dtype=torch.float32) -> tuple[torch.Tensor, torch.Tensor]:
@@ -39,7 +39,7 @@ def test_plain_form_by_definition():
     assert ssim_reference(image, target).item() == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize("function", [ssim, ssim_reference])
+@pytest.mark.parametrize("function", [ssim, ssim_in_few, ssim_reference])
 def test_equals_torchmetrics_on_a_black_border(function):
     """torchmetrics pads by reflection, which gives zeros too where the image ends in 6 px of black."""
     image, target = (torch.nn.functional.pad(x, (0, 0, 6, 6, 6, 6)) for x in images(40, 50))
@@ -48,11 +48,12 @@ def test_equals_torchmetrics_on_a_black_border(function):
     torch.testing.assert_close(function(image, target), map.mean(), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("function", [ssim, ssim_in_few])
 @pytest.mark.parametrize("shape", [(40, 33, 3), (64, 64, 1), (4, 7, 3), (1, 1, 3)])
-def test_kernel_equals_the_plain_form(shape):
+def test_kernel_equals_the_plain_form(shape, function):
     image, target = images(*shape)
     image.requires_grad_()
-    value, expected = ssim(image, target), ssim_reference(image.double(), target.double())
+    value, expected = function(image, target), ssim_reference(image.double(), target.double())
     assert value.dtype == torch.float32
     torch.testing.assert_close(value, expected.float(), rtol=1e-5, atol=1e-5)
     (grad,) = torch.autograd.grad(3 * value, image)
@@ -75,9 +76,10 @@ def test_kernel_takes_views_and_flat_images():
     assert torch.autograd.grad(value, flat)[0].abs().max() < 1e-4
 
 
-def test_plain_gradient_by_finite_differences():
+@pytest.mark.parametrize("function", [ssim_in_few, ssim_reference])
+def test_gradient_by_finite_differences(function):
     image, target = images(7, 6, dtype=torch.float64)
-    assert torch.autograd.gradcheck(lambda image: ssim_reference(image, target), image.requires_grad_())
+    assert torch.autograd.gradcheck(lambda image: function(image, target), image.requires_grad_())
 
 
 def by_convolution(image: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
