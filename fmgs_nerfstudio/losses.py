@@ -22,7 +22,7 @@ def photometric_loss(
 ) -> Float[Tensor, ""]:
     """L_c (Eq. 13): (1 - lambda) L1 + lambda L_SSIM with L_SSIM = 1 - SSIM; colours in [0, 1]."""
     l1, ssim = l1_and_ssim(image, target)
-    return (1 - lambda_ssim) * l1 + lambda_ssim * (1 - ssim)
+    return torch.lerp(l1, 1 - ssim, lambda_ssim)
 
 
 def mask_loss(alpha: Float[Tensor, "*pixels"], mask: Float[Tensor, "*pixels"]) -> Float[Tensor, ""]:
@@ -57,12 +57,10 @@ def depth_ranking_loss(
     Depth in metres; in the prior larger is farther, in any unit. Pairs that the prior does not order (ties, values
     that are not finite) are left out.
     """
-    first, second = _at(depth, pairs)
-    prior_first, prior_second = _at(prior, pairs)
-    order = torch.sign(prior_first - prior_second).nan_to_num(0) * (prior_first.isfinite() & prior_second.isfinite())
-    difference = torch.tanh(alpha * (first - second)) - order
-    ordered = order != 0
-    return torch.where(ordered, difference.abs(), 0).sum() / _count(ordered)
+    order = _difference(prior, pairs).nan_to_num(0, 0, 0).sign()
+    # |tanh - ord| where the order is 1 or -1
+    apart = torch.addcmul(order.abs(), order, torch.tanh(alpha * _difference(depth, pairs)), value=-1)
+    return apart.sum() / _count(order != 0)
 
 
 def normal_consistency_loss(
@@ -123,6 +121,7 @@ def _count(valid: Bool[Tensor, "*pixels"]) -> Int[Tensor, ""]:
     return valid.sum().clamp(min=1)
 
 
-def _at(values: Float[Tensor, "H W"], pairs: Int[Tensor, "P 2"]) -> Float[Tensor, "2 P"]:
-    """The values at pairs of flat pixel indices; by index_select, whose backward is the fastest that torch has."""
-    return values.flatten().index_select(0, pairs.T.flatten()).view(2, -1)
+def _difference(values: Float[Tensor, "H W"], pairs: Int[Tensor, "P 2"]) -> Float[Tensor, "P"]:
+    """Between the two of each pair of flat pixel indices; by index_select, whose backward is the fastest of torch."""
+    first, second = values.flatten().index_select(0, pairs.flatten()).view(-1, 2).unbind(1)
+    return first - second

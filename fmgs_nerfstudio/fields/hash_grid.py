@@ -135,17 +135,16 @@ def interpolate_reference(
     table: Float[Tensor, "R F"], index: Int[Tensor, "L N 8"], fraction: Float[Tensor, "L N 3"]
 ) -> Float[Tensor, "N LF"]:
     """Weighted sum of the corners' rows per level, levels side by side; plain torch, differentiable by autograd."""
-    return interpolate(table, index, trilinear_weights(fraction))
+    return interpolate(table, index.transpose(0, 1), trilinear_weights(fraction).transpose(0, 1))
 
 
 def interpolate(
-    table: Float[Tensor, "R F"], index: Int[Tensor, "L N 8"], weights: Float[Tensor, "L N 8"]
+    table: Float[Tensor, "R F"], index: Int[Tensor, "N L 8"], weights: Float[Tensor, "N L 8"]
 ) -> Float[Tensor, "N LF"]:
-    """`interpolate_reference` of trilinear weights that are known."""
+    """`interpolate_reference` of trilinear weights that are known. Rows lie as the result does: none is copied."""
     # index_select, since its backward (index_add) is the fastest that torch has for this
     rows = table.index_select(0, index.flatten()).view(*index.shape, -1)
-    features = (weights[..., None] * rows).sum(dim=-2)
-    return features.transpose(0, 1).flatten(1)
+    return (rows * weights[..., None]).sum(dim=-2).flatten(1)
 
 
 def encode_reference(

@@ -48,7 +48,7 @@ class FeatureVolume(TrainedPart):
         self.register_buffer("sites", normalised)
         for name in ("entries", "index", "fraction"):
             self.register_buffer(name, None, persistent=False)
-        self._weights: tuple[Tensor, Tensor] | None = None  # of these fractions: they are the same in every step
+        self._corners: tuple[Tensor, Tensor, Tensor] | None = None  # what `_by_site` found, and of which fractions
         self._locate(normalised)
         self.table = nn.Parameter(torch.empty(len(self.entries), config.features_per_level).uniform_(-1e-4, 1e-4))
 
@@ -78,10 +78,15 @@ class FeatureVolume(TrainedPart):
         """Features of every site, level-major."""
         if self.table.dtype == torch.float32 and self.table.device.type == "cpu":
             return _InterpolateOnCpu.apply(self.table, self.index, self.fraction)
-        if self._weights is None or self._weights[0] is not self.fraction:
+        return interpolate(self.table, *self._by_site())
+
+    def _by_site(self) -> tuple[Int[Tensor, "N L 8"], Float[Tensor, "N L 8"]]:
+        """Rows and weights of the corners: they are the same in every step."""
+        if self._corners is None or self._corners[2] is not self.fraction:
             with torch.inference_mode(False):  # kept for a training step that comes after
-                self._weights = self.fraction, trilinear_weights(self.fraction)
-        return interpolate(self.table, self.index, self._weights[1])
+                index, weights = self.index.transpose(0, 1), trilinear_weights(self.fraction).transpose(0, 1)
+                self._corners = index.contiguous(), weights.contiguous(), self.fraction
+        return self._corners[:2]
 
 
 class _InterpolateOnCpu(torch.autograd.Function):

@@ -44,7 +44,7 @@ def distance_change_reference(
     points = torch.stack([before, after])
     there = points.index_select(1, neighbours.flatten()).unflatten(1, neighbours.shape)
     was, now = torch.linalg.vector_norm(there - points[:, : len(neighbours), None], dim=-1)
-    return (was - now).abs().sum()
+    return (was - now).norm(p=1)
 
 
 def covariances(axes: Float[Tensor, "N 3 A"], scales: Float[Tensor, "N S"] | None = None) -> Float[Tensor, "N 6"]:

@@ -60,7 +60,7 @@ def absolute_difference(a: Map, b: Map, valid: Valid) -> Float[Tensor, ""]:
 
 def absolute_difference_reference(a: Map, b: Map, valid: Valid) -> Float[Tensor, ""]:
     """`absolute_difference` in plain torch."""
-    return torch.where(valid[..., None], (a - b).abs(), 0).sum()
+    return torch.where(valid[..., None], a - b, 0).norm(p=1)
 
 
 @device_function
@@ -121,8 +121,8 @@ def variation(a: Map, valid: Valid) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]
 def variation_reference(a: Map, valid: Valid) -> tuple[Float[Tensor, ""], Tensor]:
     """`variation` in plain torch."""
     along, down = valid[:, 1:] & valid[:, :-1], valid[1:] & valid[:-1]
-    total = torch.where(along[..., None], a.diff(dim=1).abs(), 0).sum()
-    total = total + torch.where(down[..., None], a.diff(dim=0).abs(), 0).sum()
+    total = torch.where(along[..., None], a.diff(dim=1), 0).norm(p=1)
+    total = total + torch.where(down[..., None], a.diff(dim=0), 0).norm(p=1)
     return total, along.sum() + down.sum()
 
 

@@ -28,10 +28,11 @@ def depth_to_normal(depth: Float[Tensor, "H W"], camera: Camera) -> Float[Tensor
 def depth_to_normal_reference(depth: Float[Tensor, "H W"], camera: Camera) -> Float[Tensor, "H W 3"]:
     """`depth_to_normal` in plain torch, differentiable, for any device and dtype."""
     fx, fy, cx, cy = camera.K[0, 0], camera.K[1, 1], camera.K[0, 2], camera.K[1, 2]
-    y, x = torch.meshgrid(
-        torch.arange(camera.height, device=depth.device), torch.arange(camera.width, device=depth.device), indexing="ij"
+    columns, rows = (
+        torch.arange(0.5, size, dtype=depth.dtype, device=depth.device) for size in (camera.width, camera.height)
     )
-    rays = torch.stack([(x + 0.5 - cx) / fx, -(y + 0.5 - cy) / fy, -torch.ones_like(depth)], dim=-1)
+    y, x = torch.meshgrid((cy - rows) / fy, (columns - cx) / fx, indexing="ij")
+    rays = torch.stack([x, y, torch.full_like(depth, -1)], dim=-1)
     points = rays * depth[..., None]
     right = points[1:-1, 2:] - points[1:-1, :-2]
     up = points[:-2, 1:-1] - points[2:, 1:-1]
