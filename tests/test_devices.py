@@ -257,7 +257,7 @@ def test_a_step_hardly_waits(models: tuple[FMGSModel, FMGSModel], tmp_path: Path
         training_step(model, tmp_path)
     model.zero_grad()
     assert sum(counts.waits.values()) <= 1, counts.waits
-    assert sum(counts.operations.values()) <= 1345, counts.operations
+    assert sum(counts.operations.values()) <= 904, counts.operations
 
 
 def relative_error(value: Tensor, expected: Tensor) -> float:
