@@ -24,7 +24,7 @@ def test_values_and_gradients_are_smplxs(body: BodyModel, seed: int, still: bool
     single = [x.requires_grad_() for x in drawn(seed, still)]
     double = [x.detach().double().requires_grad_() for x in single]
     if on_card:
-        (bones,) = bones_in_few(joints, *(x[None] for x in single), body.parents)
+        (bones,) = bones_in_few(joints, single[0][None], single[1][None], body.parents)
     else:
         bones = body.bones(joints, *single)
     expected = body.bones_reference(joints.double(), *double)
@@ -49,11 +49,13 @@ def test_many_poses_at_once_and_doubles_are_smplxs(body: BodyModel) -> None:
 def test_many_poses_in_few_launches(body: BodyModel) -> None:
     """Each gets its own gradient, which autograd's differences confirm."""
     joints = body.shape(torch.zeros(10))[1].double()
-    poses = [
-        torch.stack(x).double().requires_grad_() for x in zip(drawn(0), drawn(1), drawn(2, still=True), strict=True)
-    ]
-    torch.testing.assert_close(
-        bones_in_few(joints, *poses, body.parents), body.bones_reference(joints, *poses), rtol=0, atol=1e-7
-    )
-    two = [x.detach()[:2].requires_grad_() for x in poses]
-    assert torch.autograd.gradcheck(lambda *x: bones_in_few(joints, *x, body.parents), two, fast_mode=True)
+    each = drawn(0), drawn(1), drawn(2, still=True)
+    pose, transl = (torch.stack(x).double().requires_grad_() for x in zip(*each, strict=True))
+    found, expected = bones_in_few(joints, pose, transl, body.parents), body.bones_reference(joints, pose, transl)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-7)
+    two = [x.detach()[:2].requires_grad_() for x in (pose, transl)]
+
+    def bones(pose: torch.Tensor, transl: torch.Tensor) -> torch.Tensor:
+        return bones_in_few(joints, pose, transl, body.parents)
+
+    assert torch.autograd.gradcheck(bones, two, fast_mode=True)
