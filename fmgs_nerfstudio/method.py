@@ -109,7 +109,7 @@ class FMGSTrainerConfig(TrainerConfig):
         if model.n_vertices is None:
             model.n_vertices = default_n_vertices(capture.person_pixels)
         if model.refine_poses is None:
-            model.refine_poses = refines_poses(capture.protocol)
+            model.refine_poses = refines_poses(capture)
         model.pose_sigma = settled_sigma(model.pose_sigma, capture)
         for group in self.optimizers.values():
             if group["scheduler"] is not None and group["scheduler"].steps is None:

@@ -144,7 +144,7 @@ class FMGSModel(Model):
             torch.from_numpy(capture.poses).float(),
             torch.from_numpy(capture.transl).float(),
             trained=(frame.pose_id for frame in capture.splits["train"]),
-            refine=refines_poses(capture.protocol) if config.refine_poses is None else config.refine_poses,
+            refine=refines_poses(capture) if config.refine_poses is None else config.refine_poses,
             radius=config.pose_radius,
             errors=expected_errors(capture, sigma, joints[0]) if sigma else None,
         )
@@ -153,7 +153,7 @@ class FMGSModel(Model):
         log(
             f"Poses are refined after {self.pose_start:.0%} of the run"
             if self.poses.corrections
-            else f"Poses stay as they are given (protocol {capture.protocol})"
+            else f"Poses stay as they are given ({'exact' if capture.exact_poses else f'protocol {capture.protocol}'})"
         )
         self.pose_encoder = PoseEncoder(config.pose_encoder, body.parents, joints)
         n_scales = self.surfels.scales.shape[1]
@@ -427,6 +427,7 @@ def default_n_vertices(person_pixels: int) -> int:
     return min(max(person_pixels, 6_890), 30_000)
 
 
-def refines_poses(protocol: str) -> bool:
-    """Whether the paper refines poses in a protocol: not on PeopleSnapshot, whose poses AnimNeRF optimised (5.1)."""
-    return protocol != "instantavatar"
+def refines_poses(capture: Capture) -> bool:
+    """Whether poses are to be refined: not on PeopleSnapshot, whose poses AnimNeRF optimised (5.1), and not where they
+    are known."""
+    return capture.protocol != "instantavatar" and not capture.exact_poses

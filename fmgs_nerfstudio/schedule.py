@@ -26,7 +26,7 @@ class Schedule:
     """Fraction of the run after which surfels' own scales and opacities are learned (3DGS-Avatar: 1/15)."""
     residual_start: float = 0.02
     """Fraction of the run after which the geometry residual is applied (3DGS-Avatar: 0.2)."""
-    pose_start: float = 0.2
+    pose_start: float = 0.1
     """Fraction of the run after which poses are refined (3DGS-Avatar: 0.33), first each beside the mean of all."""
     pose_common_start: float = 0.4
     """Fraction after which what all poses have in common is refined too. Earlier, it makes up for missing clothes."""

@@ -166,11 +166,11 @@ def test_a_capture_that_states_it_is_trained_by_it(tmp_path: Path) -> None:
     assert "poses" not in groups
     assert "L_pose" in model.objective.terms
     assert model.pose_start == pytest.approx(0.4 * 0.015 / 0.1)
-    assert small_avatar().pose_start == 0.2
+    assert small_avatar().pose_start == 0.1
     config.pose_sigma = "none"
     model = config.setup(scene_box=SceneBox(torch.eye(3)[:2]), num_train_data=3, metadata=metadata)
     assert model.poses.clip is None
-    assert model.pose_start == 0.2
+    assert model.pose_start == 0.1
 
 
 def test_the_further_fits_may_be_off_the_earlier_they_are_refined() -> None:

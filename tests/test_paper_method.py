@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from fmgs_dataparsers.capture import Capture
 from nerfstudio.data.scene_box import SceneBox
 from support.known_person import Person
 from support.layout_capture import snapshot
+from support.small_avatar import small_avatar
 from support.trainer_runs import config_for, train
 from support.zju_capture import write_capture
 
@@ -83,9 +85,13 @@ def test_both_methods_have_the_same_optimisers_and_differ_where_the_docs_say() -
         assert f"`{name.removeprefix('model.').removeprefix('datamanager.')}`" in page, name
 
 
-@pytest.mark.parametrize(("protocol", "refined"), [("instantavatar", False), ("humannerf", True), ("last-fifth", True)])
-def test_poses_are_refined_where_the_paper_does(protocol: str, refined: bool) -> None:
-    assert refines_poses(protocol) == refined
+@pytest.mark.parametrize(
+    ("protocol", "exact", "refined"),
+    [("instantavatar", False, False), ("humannerf", False, True), ("last-fifth", False, True), ("demo", True, False)],
+)
+def test_poses_are_refined_where_the_paper_does(protocol: str, exact: bool, refined: bool) -> None:
+    capture: Capture = small_avatar().kwargs["metadata"]["capture"]
+    assert refines_poses(dataclasses.replace(capture, protocol=protocol, exact_poses=exact)) == refined
 
 
 def test_a_capture_of_people_snapshot_trains_on_its_poses_as_they_are(tmp_path: Path) -> None:
@@ -120,7 +126,7 @@ def test_an_explicit_option_wins_and_is_told(
     assert isinstance(model, FMGSModel)
     assert bool(model.poses.corrections) == (asked is not False)
     said = " ".join(capsys.readouterr().out.split())
-    assert ("Poses are refined after 40%" in said) == (asked is not False)
+    assert ("Poses are refined after 10%" in said) == (asked is not False)
     assert ("Poses stay as they are given" in said) == (asked is False)
     assert made.pipeline.model.refine_poses is (asked is not False)  # the saved configuration says which
 

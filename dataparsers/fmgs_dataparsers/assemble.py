@@ -160,6 +160,7 @@ def assemble(recording: Recording, options: ReadOptions) -> Capture:
         background=recording.split.background,
         left_out=left_out,
         pixel_centres=options.pixel_centres,
+        exact_poses=recording.split.exact_poses,
     )
 
 

@@ -111,6 +111,8 @@ class Capture:
     """What its files' calibration was read as; the cameras' K is ours."""
     uncertainty: Uncertainty | None = None
     """How far its fits may be off, where their source says so."""
+    exact_poses: bool = False
+    """Its poses are known, not fitted: its protocol.json says so."""
 
     def intrinsics(self, camera: str) -> tuple[Float[Array, "3 3"], int, int]:
         """K, width and height at working size."""

@@ -110,6 +110,8 @@ class ChosenSplit:
     name: str
     indices: Indices
     background: Colour
+    exact_poses: bool = False
+    """The capture says that its poses are known, not fitted."""
 
 
 def choose(wanted: str, default: str, root: Path, cameras: Sequence[str], n_frames: int) -> ChosenSplit:
@@ -140,6 +142,8 @@ def _own(path: Path, cameras: Sequence[str], n_frames: int) -> ChosenSplit:
             for split in ("train", "novel_view", "novel_pose")
             for part in [protocol[split]]
         }
-        return ChosenSplit(str(protocol["name"]), indices, BLACK)
+        if not isinstance(exact := protocol.get("exact_poses", False), bool):
+            raise ValueError(f"exact_poses is {exact!r}; expected true or false")
+        return ChosenSplit(str(protocol["name"]), indices, BLACK, exact)
     except (KeyError, ValueError, IndexError, TypeError) as error:
         raise CaptureError(f"{path} does not describe this capture's splits: {error}") from error

@@ -44,6 +44,7 @@ class CaptureWriter:
             "body_model": "SMPL_NEUTRAL.npz",
             **plan.splits,
             "generator": options.generator(),
+            "exact_poses": options.pose_noise == 0,
         }
         self.views_of = plan.views_of
         info = PriorsInfo(estimator="fmgs-demo (truth with noise)", licence="CC0-1.0")

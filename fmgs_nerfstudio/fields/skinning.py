@@ -83,8 +83,8 @@ class SurfaceWeights:
 def fit_to_surface(skinning: SkinningField, surface: SurfaceWeights, steps: int, generator: torch.Generator) -> float:
     """Initialise the field to SMPL's weights, so that training starts from a body that moves as SMPL does.
 
-    Rates rise over the first third and fall to zero: nearer than a fall alone comes in twice the steps. The table learns
-    fast: at 2e-2, weights of some joint stay wrong by .5 to .9 in a spot of the body, in two fits of three.
+    Rates rise over the first third and fall to zero: nearer than a fall alone comes in twice the steps. The table
+    learns fast: at 2e-2, weights of some joint stay wrong by .5 to .9 in a spot of the body, in two fits of three.
 
     Returns:
         The root mean squared error of a weight over the last batch.

@@ -58,6 +58,15 @@ def test_splits_poses_and_times(tmp_path: Path) -> None:
     assert len(parse(tmp_path, eval_split="novel_pose").get_dataparser_outputs("test").image_filenames) == 2
 
 
+@pytest.mark.parametrize("said", [{}, {"exact_poses": False}, {"exact_poses": True}])
+def test_a_capture_may_say_that_its_poses_are_exact(said: dict[str, bool], tmp_path: Path) -> None:
+    write_capture(tmp_path)
+    part = {"cameras": ["Camera_B1"], "frames": [0]}
+    splits = dict.fromkeys(("train", "novel_view", "novel_pose"), part)
+    (tmp_path / "protocol.json").write_text(json.dumps({"name": "x", **said, **splits}))
+    assert parse(tmp_path).capture().exact_poses == any(said.values())
+
+
 def test_humannerf_split_is_the_default(tmp_path: Path) -> None:
     write_capture(tmp_path, n_frames=31)
     capture = parse(tmp_path).capture()
@@ -153,6 +162,13 @@ class TestBadInput:
         write_capture(tmp_path)
         (tmp_path / "protocol.json").write_text('{"name": "x", "train": {"cameras": ["B9"], "frames": [0]}}')
         assert "protocol.json" in self.error(tmp_path)
+
+    def test_protocol_that_is_not_sure_of_its_poses(self, tmp_path: Path) -> None:
+        write_capture(tmp_path)
+        part = {"cameras": ["Camera_B1"], "frames": [0]}
+        splits = dict.fromkeys(("train", "novel_view", "novel_pose"), part)
+        (tmp_path / "protocol.json").write_text(json.dumps({"name": "x", "exact_poses": "yes", **splits}))
+        assert "exact_poses is 'yes'; expected true or false" in self.error(tmp_path)
 
 
 def test_unpickling_refuses_a_payload(tmp_path: Path) -> None:

@@ -106,6 +106,10 @@ def test_only_the_images_of_the_protocol_exist(exact: Path) -> None:
         assert {p.parent.name for p in (exact / "priors" / kind).rglob("*.png")} == {"Camera_B1"}
 
 
+def test_it_says_whether_its_poses_are_exact(exact: Path, noisy: Path) -> None:
+    assert (protocol(exact)["exact_poses"], protocol(noisy)["exact_poses"]) == (True, False)
+
+
 @pytest.mark.parametrize("which", ["exact", "noisy"])
 def test_vertices_are_those_of_the_fit(which: str, request: pytest.FixtureRequest) -> None:
     path: Path = request.getfixturevalue(which)
