@@ -30,7 +30,7 @@ class Schedule:
     """Fraction of the run after which poses are refined (3DGS-Avatar: 0.33), first each beside the mean of all."""
     pose_common_start: float = 0.4
     """Fraction after which what all poses have in common is refined too. Earlier, it makes up for missing clothes."""
-    skinning_fit_steps: int = 400
+    skinning_fit_steps: int = 200
     """Steps that fit the skinning field to the body model's weights before training."""
 
     def pose_start_for(self, rotation: float) -> float:

@@ -202,7 +202,7 @@ def test_phases_of_a_run() -> None:
     have in common later."""
     schedule = Schedule()
     assert (schedule.residual_start, schedule.pose_start, schedule.pose_common_start) == (0.02, 0.1, 0.4)
-    assert schedule.skinning_fit_steps == 400
+    assert schedule.skinning_fit_steps == 200
     assert (CONFIG.refine_poses, CONFIG.pose_radius, CONFIG.coordinated) == (None, 8, True)  # by the protocol
     assert (CONFIG.surfels.size, CONFIG.surfels.opacity, CONFIG.surfels.kind, CONFIG.surfels.guided) == (
         0.7,

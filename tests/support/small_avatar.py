@@ -37,7 +37,7 @@ def small_avatar() -> FMGSModel:
     for correction in model.poses.corrections:
         nn.init.normal_(correction, std=0.02)
     model.taught.learn(all_terms())  # as if there had been prior maps
-    fit_to_surface(model.skinning, model.surface, 150, torch.Generator().manual_seed(0))
+    fit_to_surface(model.skinning, model.surface, 100, torch.Generator().manual_seed(0))
     return model.eval()
 
 
