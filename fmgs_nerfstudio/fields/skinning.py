@@ -14,7 +14,6 @@ from fmgs_nerfstudio.fields.mlp import ConditionedMLP
 from fmgs_nerfstudio.kernels.threads import one_thread
 from fmgs_nerfstudio.parameters import TrainedPart
 
-
 _TINY = 1e-30
 """Least weight whose logarithm is taken."""
 
@@ -87,8 +86,8 @@ class SurfaceWeights:
 def fit_to_surface(skinning: SkinningField, surface: SurfaceWeights, steps: int, generator: torch.Generator) -> float:
     """Initialise the field to SMPL's weights, so that training starts from a body that moves as SMPL does.
 
-    By cross entropy: squares (L_skin) hardly move a joint that the field takes for 0 where it has half of the weight, and
-    some collar bone stayed so in two fits of three. Rates rise over the first third and fall to zero.
+    By cross entropy: squares (L_skin) hardly move a joint that the field takes for 0 where it has half of the weight,
+    and some collar bone stayed so in two fits of three. Rates rise over the first third and fall to zero.
 
     Returns:
         The root mean squared error of a weight over the last batch.

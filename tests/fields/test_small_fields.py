@@ -225,3 +225,15 @@ class TestSkinning:
         weights = skinning(points)
         assert torch.allclose(weights.sum(1), torch.ones(5000), atol=1e-5)
         assert (weights - target).square().mean().sqrt() < 0.03
+
+    def test_no_joint_is_left_out_of_it(self, surface: SurfaceWeights) -> None:
+        """Squares have no gradient for a joint that the field takes for 0 everywhere: collar bones, half of the weight
+        where they have most."""
+        corners = surface.corners.flatten(0, 1)
+        aabb = torch.stack([corners.amin(0) - 0.1, corners.amax(0) + 0.1])
+        points, target = surface.sample(5000, torch.Generator().manual_seed(1))
+        for seed in (0, 1):
+            torch.manual_seed(seed)
+            skinning = SkinningField(SkinningFieldConfig(), aabb, 24)
+            fit_to_surface(skinning, surface, 200, torch.Generator().manual_seed(1))
+            assert (skinning(points) - target).abs().max() < 0.3
