@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import cv2
@@ -55,6 +56,19 @@ class Outline:
     """In the camera, metres."""
 
 
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """The outline of a frame's mask, in a picture of the person alone, made smaller."""
+
+    crop: Float[Array, "3 3"]
+    """From the frame's pixels to the picture's."""
+    size: tuple[int, int]
+    """Width and height."""
+    points: Float[Array, "N 2"]
+    normal: Float[Array, "N 2"]
+    """Outward."""
+
+
 class Outlines:
     """Compares bodies of a clip with its masks, which lie in a folder by the number of their frame."""
 
@@ -81,34 +95,34 @@ class Outlines:
 
     def outline(self, state: State, frame: int) -> Outline | None:
         """Of one frame; none where body or mask is not in the picture."""
-        mask, K = self._mask(frame, state.K)
-        if mask is None:
+        seen = self._seen[frame]
+        if seen is None:
             return None
+        K = seen.crop @ state.K
         pose = torch.from_numpy(logarithm(state.local[frame]).ravel()).float()
         betas = torch.from_numpy(state.betas).float()
         pelvis = state.skeleton.joints(state.betas)[0]
         shift = torch.from_numpy(state.pelvis[frame] - pelvis).float()
         vertices = self.body.vertices(betas, pose, shift).double().numpy()
-        view = view_mesh(vertices, self._faces, K, np.eye(4), mask.shape[1], mask.shape[0])
+        view = view_mesh(vertices, self._faces, K, np.eye(4), *seen.size)
         drawn, drawn_normal = _contour(view.silhouette.astype(np.float32))
-        seen, seen_normal = _contour(mask)
-        if len(drawn) < 20 or len(seen) < 20:
+        if len(drawn) < 20 or len(seen.points) < 20:
             return None
         chosen = np.linspace(0, len(drawn) - 1, _POINTS).round().astype(int)
         drawn, drawn_normal = drawn[chosen], drawn_normal[chosen]
         metre = state.pelvis[frame, 2] / K[0, 0]
         far = _FACING / metre
-        tree = KDTree(np.c_[seen, far * seen_normal])
+        tree = KDTree(np.c_[seen.points, far * seen.normal])
         distance, nearest = tree.query(np.c_[drawn, far * drawn_normal], distance_upper_bound=_REACH / metre)
         near = np.isfinite(distance)
-        inside = np.clip((drawn - 0.7 * drawn_normal).astype(int), 0, np.array(mask.shape[::-1]) - 1)
+        inside = np.clip((drawn - 0.7 * drawn_normal).astype(int), 0, np.array(seen.size) - 1)
         face = view.face[inside[:, 1], inside[:, 0]]
         near &= face >= 0
         corners = self._faces[face[near]]
         flat = vertices[corners] @ K.T
         away = np.linalg.norm(flat[..., :2] / flat[..., 2:] - drawn[near, None], axis=-1)
         vertex = corners[np.arange(len(corners)), away.argmin(1)]
-        gap = ((seen[np.asarray(nearest)[near]] - drawn[near]) * drawn_normal[near]).sum(1) * metre
+        gap = ((seen.points[np.asarray(nearest)[near]] - drawn[near]) * drawn_normal[near]).sum(1) * metre
         return Outline(vertex, drawn_normal[near], gap, vertices[vertex])
 
     def _dressed(self, outlines: Sequence[Outline], calibration: Calibration) -> Float[Array, "24"]:
@@ -149,8 +163,13 @@ class Outlines:
         moved = np.einsum("na,nak->nk", project, moves)
         return -gap * weight, moved * weight[:, None], shared * weight[:, None]
 
-    def _mask(self, frame: int, K: Float[Array, "3 3"]) -> tuple[Float[Array, "h w"] | None, Float[Array, "3 3"]]:
-        """The mask around the person and its camera, made smaller."""
+    @cached_property
+    def _seen(self) -> list[Seen | None]:
+        """Of all frames: each round compares with the same."""
+        return [self._see(frame) for frame in range(len(self.sightings.index))]
+
+    def _see(self, frame: int) -> Seen | None:
+        """None where the person is not in the picture."""
         path = self.masks / f"{self.sightings.index[frame]:06d}.png"
         mask = decode(path, cv2.IMREAD_GRAYSCALE).astype(np.float32) / 255
         points = self.sightings.landmarks[frame]
@@ -158,14 +177,15 @@ class Outlines:
         low = np.maximum((points.min(0) - 0.15 * size).astype(int), 0)
         high = np.minimum((points.max(0) + 0.15 * size).astype(int) + 1, mask.shape[::-1])
         if (high - low).min() < 8:
-            return None, K
+            return None
         mask = mask[low[1] : high[1], low[0] : high[0]]
         scale = min(1.0, _TALL / size)
         width, height = (max(round(n * scale), 1) for n in mask.shape[::-1])
         crop = np.diag([width / mask.shape[1], height / mask.shape[0], 1.0])
         shift = np.eye(3)
         shift[:2, 2] = -low
-        return cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA), crop @ shift @ K
+        small = cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA)
+        return Seen(crop @ shift, (width, height), *_contour(small))
 
 
 def _contour(mask: Float[Array, "h w"]) -> tuple[Float[Array, "N 2"], Float[Array, "N 2"]]:
