@@ -42,7 +42,7 @@ _UPRIGHT, _ERECT = 0.04, 0.06  # radians: of a clip's backs in the mean, and of 
 _BACK = Marks(np.array([0, 12]), np.array([0, 12]), np.zeros((2, 3)))
 _LEAN = 0.07  # radians by which a clip's lifted points lean, all alike
 _FRAMES_OF_SHAPE = 0.3  # as which a clip counts for shape and focal length: what landmarks say of them is wrong alike
-_STATURE = 0.002  # of a given height, relative: stronger than what landmarks say of it
+_STATURE = 0.002  # of a given height, relative, counted as the shape: it must not give way to what landmarks say
 _HELD = 1e4
 _LEVEL = 0.03  # radians of a camera's roll
 
@@ -363,6 +363,7 @@ def suppose(equations: NormalEquations, state: State, evidence: Evidence) -> Non
     if evidence.stature is not None:
         tall = evidence.stature
         slope = np.zeros((1, len(state.shared)))
-        slope[0, :shapes] = tall.by_shape / (_STATURE * tall.height)
-        error = (tall.usual + tall.by_shape @ state.betas - tall.height) / (_STATURE * tall.height)
+        firm = often / (_STATURE * tall.height)
+        slope[0, :shapes] = firm * tall.by_shape
+        error = firm * (tall.usual + tall.by_shape @ state.betas - tall.height)
         equations.add_shared(np.array([error]), slope)

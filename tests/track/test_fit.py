@@ -117,6 +117,15 @@ def test_a_stature_gives_the_size() -> None:
     assert given.uncertainty.distance < without.uncertainty.distance
 
 
+@pytest.mark.parametrize("centimetres", [-12, 12])
+def test_a_stature_is_met_whatever_landmarks_say(centimetres: float) -> None:
+    clip = turning()
+    y = clip.body.v_template.numpy()[:, 1]
+    height = float(np.ptp(y)) + centimetres / 100  # those who stand in the clip are of the mean shape
+    found = y + clip.body.shapedirs.numpy()[:, 1] @ fitted(clip, height=height).betas
+    assert float(np.ptp(found)) == pytest.approx(height, abs=0.005)
+
+
 @pytest.mark.parametrize("frames", [1, 2, 3])
 def test_few_frames(frames: int) -> None:
     clip = make_clip(np.arange(frames) / 25, np.full(frames, 0.4))
