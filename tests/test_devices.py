@@ -14,7 +14,7 @@ import torch
 from fmgs_dataparsers.parser import FMGSDataParserConfig
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.scene_box import SceneBox
-from support.fake_cuda import counted, fake_cuda, rasterize_held
+from support.fake_cuda import counted, fake_cuda, rasterize_held, uncounted
 from support.gsplat_backend import install_backend
 from support.trainer_runs import config_for, train
 from support.zju_capture import SIZE, write_capture
@@ -247,9 +247,10 @@ def test_a_card_gives_the_cpus_numbers(
     assert {name: error for name, error in worst.items() if not error < 1e-3} == {}
 
 
+@pytest.mark.usefixtures("kernels_on_the_card")
 def test_a_step_hardly_waits(models: tuple[FMGSModel, FMGSModel], tmp_path: Path) -> None:
-    """The host may run ahead of the card: all losses and a light, without the rasteriser. What waits: the number of
-    valid pixels."""
+    """The host may run ahead of the card: all losses and a light, beside gsplat's own kernels. What waits: the
+    number of valid pixels."""
     model = models[1]
     training_step(model, tmp_path)
     model.zero_grad()
@@ -257,7 +258,7 @@ def test_a_step_hardly_waits(models: tuple[FMGSModel, FMGSModel], tmp_path: Path
         training_step(model, tmp_path)
     model.zero_grad()
     assert sum(counts.waits.values()) <= 1, counts.waits
-    assert sum(counts.operations.values()) <= 904, counts.operations
+    assert sum(counts.operations.values()) <= 967, counts.operations
 
 
 def relative_error(value: Tensor, expected: Tensor) -> float:
@@ -288,6 +289,7 @@ def test_a_run_on_a_card(capture: Path, tmp_path: Path, monkeypatch: pytest.Monk
 def kernel_on_the_card(name: str) -> Callable[..., object]:
     """In place of a compiled kernel of gsplat: it asks where its tensors are, and gives some of the right shape."""
 
+    @uncounted()
     def kernel(*args: Any) -> object:
         tensors = [arg for arg in args if isinstance(arg, Tensor)]
         assert all(tensor.is_cuda for tensor in tensors), name
@@ -297,7 +299,7 @@ def kernel_on_the_card(name: str) -> Callable[..., object]:
         if name == "isect_offset_encode":
             return torch.zeros(1, args[3], args[2], dtype=torch.int32, device="cuda")
         if name == "rasterize_to_pixels_fwd_2dgs":
-            image = args[2].sum() * args[2].new_ones(1, args[8], args[7], args[2].shape[-1])
+            image = args[2].mean((0, 1)) * args[2].new_ones(1, args[8], args[7], args[2].shape[-1])
             return image, *(image[..., :1] for _ in range(6))
         assert name == "rasterize_to_pixels_bwd_2dgs"
         return None, *(torch.ones_like(args[i]) for i in range(6))
@@ -305,11 +307,17 @@ def kernel_on_the_card(name: str) -> Callable[..., object]:
     return kernel
 
 
-def test_gsplats_kernels_get_tensors_of_the_card(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Layers as a step has them, three geometries with a gradient: few operations beside the kernels."""
+@pytest.fixture
+def kernels_on_the_card(monkeypatch: pytest.MonkeyPatch) -> None:
     names = (f"{name}_2dgs" for name in ("rasterize_to_pixels_fwd", "rasterize_to_pixels_bwd"))
     kernels = {name: kernel_on_the_card(name) for name in ("isect_tiles", "isect_offset_encode", *names)}
     install_backend(monkeypatch, SimpleNamespace(**kernels))
+    monkeypatch.setitem(_OF_SURFELS, "cuda", cuda.rasterize_cuda)
+
+
+@pytest.mark.usefixtures("kernels_on_the_card")
+def test_gsplats_kernels_get_tensors_of_the_card() -> None:
+    """Layers as a step has them, three geometries with a gradient: few operations beside the kernels."""
     layers = [
         Layer(*(torch.rand(5, *shape).to("cuda").requires_grad_(i < 3) for shape in ((3,), (3, 2), (), (channels,))))
         for i, channels in enumerate((4, 2, 3, 28))
@@ -317,12 +325,12 @@ def test_gsplats_kernels_get_tensors_of_the_card(monkeypatch: pytest.MonkeyPatch
     viewmat, K = torch.eye(4, device="cuda"), torch.eye(3, device="cuda")
     with counted() as counts:
         images = cuda.rasterize_cuda(layers, Camera(viewmat, K, 20, 18), 2)
-        torch.cat(images, dim=-1).sum().backward()
+        gradients = torch.autograd.grad(images, [x for layer in layers[:3] for x in layer], images)
     assert not counts.waits  # but gsplat's own
-    assert sum(counts.operations.values()) <= 235, counts.operations  # the stand-ins make 40 of them
+    assert sum(counts.operations.values()) <= 69, counts.operations
     assert [image.shape[-1] for image in images] == [4, 2, 3, 28]
     assert all(image.shape[:2] == (18, 20) for image in images)
-    assert all(value.grad is not None and value.grad.is_cuda for layer in layers[:3] for value in layer)
+    assert all(gradient.is_cuda for gradient in gradients)
 
 
 def test_3d_gaussians(capture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import functools
 import importlib
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from fmgs_nerfstudio.rendering.cuda_geometry import Projected, project, unproject
 from fmgs_nerfstudio.rendering.layers import Camera, Layer
-from fmgs_nerfstudio.rendering.projection import ELLIPSE, Projection, bounds, project
 
 _TILE = 16
 # Counts that gsplat's kernels are compiled for; with more than 33, registers and shared memory leave few of a card's
@@ -44,63 +45,52 @@ def check_backend() -> Any:
     )
 
 
-@torch.no_grad()
-def radii(projection: Projection, opacities: Float[Tensor, "N"], camera: Camera) -> Int[Tensor, "N"]:
-    """Half side of a square around `means2d` that covers the surfel's box, whole pixels; 0 where it shows nowhere."""
-    lower, upper = bounds(projection, opacities, camera)
-    reach = torch.maximum((lower - projection.means2d).abs(), (upper - projection.means2d).abs()).amax(dim=1)
-    return torch.where((lower < upper).all(dim=1), reach.ceil(), 0.0).int()
-
-
-def _project(means: Float[Tensor, "N 3"], tangents: Float[Tensor, "N 3 2"], camera: Camera) -> Projection:
-    """In float64: edge-on surfels need it (alpha to 3e-5 instead of 1e-4 when it is rounded once, for the kernels)."""
-    exact = Camera(camera.viewmat.double(), camera.K.double(), camera.width, camera.height)
-    return project(means.double(), tangents.double(), exact)
-
-
 class _Scene(NamedTuple):
     """Surfels projected and sorted into tiles: what forward and backward share."""
 
     kernels: Any
-    projection: Projection
-    to_pixels: Float[Tensor, "3 3"]
-    """K R, float64."""
+    projected: Projected
     surfels: tuple[Tensor, Tensor, Tensor]
     """Centres in pixels [1, N, 2], ray transforms [1, N, 3, 3] and opacities [1, N], rounded."""
     tiles: tuple[int, int, int, Tensor, Tensor]
     """Width, height, side of a tile, where each tile's surfels begin, surfels by tile and depth."""
     factor: int
     """Composited pixels for one of the image, along an axis."""
+    zeros: Float[Tensor, "Z"]
 
     @classmethod
     def sort(cls, layer: Layer, camera: Camera, factor: int) -> _Scene:
         kernels, camera = check_backend(), camera.finer(factor)
         means, tangents, opacities = (x.detach() for x in layer[:3])
-        projection = _project(means, tangents, camera)
-        M, means2d, depths = (x.to(means.dtype).contiguous() for x in projection[:3])
-        covered = radii(Projection(M, means2d, depths, projection.valid), opacities, camera)
+        projected = project(means, tangents, opacities, camera)
+        M = projected.columns.mT
+        M, means2d, depths = (x.to(means.dtype).contiguous()[None] for x in (M, projected.centres, M[:, 2, 2]))
         tiles_x, tiles_y = -(-camera.width // _TILE), -(-camera.height // _TILE)
         _, keys, ids = kernels.isect_tiles(
-            *(means2d[None], covered[None], depths[None], None, None, 1, _TILE, tiles_x, tiles_y, True, True)
+            *(means2d, projected.radii[None], depths, None, None, 1, _TILE, tiles_x, tiles_y, True, True)
         )
         offsets = kernels.isect_offset_encode(keys, 1, tiles_x, tiles_y)
-        to_pixels = camera.K.double() @ camera.viewmat[:3, :3].double()
-        surfels = means2d[None], M[None], opacities[None].contiguous()
-        return cls(kernels, projection, to_pixels, surfels, (camera.width, camera.height, _TILE, offsets, ids), factor)
+        surfels = means2d, M, opacities[None].contiguous()
+        zeros = means.new_zeros(3 * max(len(means), camera.width * camera.height))
+        return cls(kernels, projected, surfels, (camera.width, camera.height, _TILE, offsets, ids), factor, zeros)
+
+    def nothing(self, *shape: int) -> Float[Tensor, "..."]:
+        """Zeros: what gsplat's kernels ask for and nobody needs."""
+        return self.zeros[: math.prod(shape)].view(shape)
 
     def composite(self, values: Float[Tensor, "N C"]) -> tuple[Float[Tensor, "H W C"], list[Tensor]]:
         """The image; and the alphas, last and median surfels of its pixels."""
         (means2d, M, opacities), images, ends = self.surfels, [], []
-        normals = torch.zeros_like(M[..., 0])
         for part in values.split(_MOST, dim=1):
             image, *_, last, median = made = self.kernels.rasterize_to_pixels_fwd_2dgs(
-                *(means2d, M, _native(part)[None], opacities, normals, None, None, *self.tiles)
+                *(means2d, M, _native(part)[None].contiguous(), opacities, self.nothing(*M.shape[:3])),
+                *(None, None, *self.tiles),
             )
             image, ends = image[0, ..., : part.shape[1]], [made[1], last, median]
             if self.factor > 1:
                 image = image.unflatten(1, (-1, self.factor)).unflatten(0, (-1, self.factor)).mean((1, 3))
             images.append(image)
-        return images[0] if len(images) == 1 else torch.cat(images, dim=-1), ends
+        return _beside(images), ends
 
     def pull_back(
         self, values: Float[Tensor, "N C"], moving: int, grad: Float[Tensor, "H W C"], ends: Sequence[Tensor]
@@ -109,49 +99,33 @@ class _Scene(NamedTuple):
         of the values [N, C], by all."""
         (means2d, M, opacities), f = self.surfels, self.factor
         alphas, last, median = ends
-        nothing, no_normals = torch.zeros_like(alphas), alphas.new_zeros(*alphas.shape[:3], 3)
+        no_alphas, no_normals = self.nothing(*alphas.shape), self.nothing(*alphas.shape[:3], 3)
         of_surfels, of_values = [], []
         for start in range(0, values.shape[1], _MOST):
-            v_image = _native(grad[..., start : start + _MOST])
-            if f > 1:
-                v_image = v_image.div(f * f)[:, None, :, None].expand(-1, f, -1, f, -1).flatten(2, 3).flatten(0, 1)
-            v_image, channels = v_image[None].contiguous(), min(_MOST, values.shape[1] - start)
-            colours = _native(values[:, start : max(start, min(start + _MOST, moving))], channels)[None]
+            channels = min(_MOST, values.shape[1] - start)
+            v_image = _native(grad[..., start : start + channels])[:, None, :, None]
+            v_image = (v_image.expand(-1, f, -1, f, -1) / f**2).reshape(1, *alphas.shape[1:3], -1).contiguous()
+            colours = _native(values[:, start : max(start, min(start + channels, moving))], channels)[None].contiguous()
             _, *v_surfels, v_colours, v_opacities, _, _ = self.kernels.rasterize_to_pixels_bwd_2dgs(
-                *(means2d, M, colours, opacities, torch.zeros_like(M[..., 0]), torch.zeros_like(means2d)),
+                *(means2d, M, colours, opacities, self.nothing(*M.shape[:3]), self.nothing(*means2d.shape)),
                 *(None, None, *self.tiles),
                 # The composited channels matter to gsplat's distortion alone, whose gradient is zero.
-                *(v_image, alphas, last, median, v_image, nothing, no_normals, nothing, nothing, False),
+                *(v_image, alphas, last, median, v_image, no_alphas, no_normals, no_alphas, no_alphas, False),
             )
             of_surfels.append((*v_surfels, v_opacities))
             of_values.append(v_colours[0, :, :channels])
-        v_means2d, v_M, v_opacities = (functools.reduce(torch.add, parts) for parts in zip(*of_surfels, strict=True))
-        return v_means2d, v_M, v_opacities, torch.cat(of_values, dim=1)
-
-    def unproject(
-        self, v_means2d: Float[Tensor, "G N 2"], v_M: Float[Tensor, "G N 3 3"]
-    ) -> tuple[Float[Tensor, "G N 3"], Float[Tensor, "G N 3 2"]]:
-        """Gradients of means and tangents: the transpose of `project`'s derivative, for G gradients at once."""
-        M, centre, _, _ = self.projection
-        w = M[:, 2]
-        signs = torch.cat([w.new_ones(2), w.new_full((1,), -1.0)])  # without a copy
-        # The centre is sum_k signs_k M_ik w_k / conic; conic is -1 where the image is no ellipse (`projection._box`).
-        conic = (signs * w * w).sum(1)
-        is_ellipse = w[:, :2].square().sum(1) < ELLIPSE * w[:, 2] ** 2
-        signs = signs / torch.where(is_ellipse, conic, -1.0)[:, None]
-        by_w = signs[:, None] * (M[:, :2] - 2 * (is_ellipse[:, None] * centre)[..., None] * w[:, None])
-        v_centre = v_means2d.double()[..., None]
-        v_rows = [v_M[..., :2, :] + v_centre * (signs * w)[:, None], v_M[..., 2:, :] + (v_centre * by_w).sum(-2, True)]
-        columns = torch.cat(v_rows, dim=-2).mT.reshape(-1, 3) @ self.to_pixels
-        v_tangents, v_means = columns.to(v_M.dtype).view(v_M.shape).split([2, 1], dim=-2)
-        return v_means[..., 0, :], v_tangents.mT
+        return *(functools.reduce(torch.add, parts) for parts in zip(*of_surfels, strict=True)), _beside(of_values)
 
 
 def _native(values: Float[Tensor, "*rows C"], channels: int = 0) -> Float[Tensor, "*rows D"]:
     """With zeros beside them, up to a count of channels that the kernels know."""
     have = values.shape[-1]
     wanted = next(n for n in _NATIVE_CHANNELS if n >= max(have, channels))
-    return values.contiguous() if wanted == have else F.pad(values, (0, wanted - have))
+    return values if wanted == have else F.pad(values, (0, wanted - have))
+
+
+def _beside(parts: list[Tensor] | tuple[Tensor, ...]) -> Float[Tensor, "*rows C"]:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
 
 class _Composite(torch.autograd.Function):
@@ -186,9 +160,9 @@ def _gradients(ctx: Any, grad: Float[Tensor, "H W C"]) -> tuple[Tensor, ...]:
     v_means2d, v_M, v_opacities, v_values = zip(*made, strict=True)
     v_geometry = []
     if ctx.passes[0].moving:
-        v_means, v_tangents = scene.unproject(torch.cat(v_means2d), torch.cat(v_M))
+        v_means, v_tangents = unproject(scene.projected, torch.cat(v_means2d), torch.cat(v_M))
         v_geometry = [v for i in range(len(made)) for v in (v_means[i], v_tangents[i], v_opacities[i][0])]
-    return torch.cat(v_values, dim=1), *v_geometry
+    return _beside(v_values), *v_geometry
 
 
 def rasterize_cuda(layers: Sequence[Layer], camera: Camera, factor: int = 1) -> list[Float[Tensor, "H W C"]]:
@@ -210,7 +184,7 @@ def rasterize_cuda(layers: Sequence[Layer], camera: Camera, factor: int = 1) -> 
         order += own
 
     geometry = [x for group in groups if group for x in layers[group[0]][:3]]
-    values = torch.cat([layers[i].values for i in order], dim=1)
+    values = _beside([layers[i].values for i in order])
     image = _Composite.apply(_Scene.sort(layers[0], camera, factor), passes, values, *geometry)
     parts = dict(zip(order, image.split([channels[i] for i in order], dim=-1), strict=True))
     return [parts[i] for i in range(len(layers))]

@@ -1,6 +1,7 @@
 """From surfels in the world to ray transforms and bounds in the image.
 
-The definition, and the start of `reference` and `cuda`; `cpu_geometry` does the same in kernels.
+The definition, and the start of `reference`; `cpu_geometry` does the same in kernels, `cuda_geometry` in few
+operations.
 """
 
 from __future__ import annotations
