@@ -18,6 +18,7 @@ from nerfstudio.engine.callbacks import TrainingCallbackLocation
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+_STARTS = ("residual_start", "pose_start", "pose_common_start")
 _STAGES = {
     "pose": "pose_avatar_at",
     "colours": "shade",
@@ -53,9 +54,8 @@ class Training:
         manager, model = config.pipeline.datamanager, config.pipeline.model
         manager.data, manager.check_fit, model.n_vertices = Path(capture), False, n_vertices
         if not phases:
-            model.schedule = replace(
-                model.schedule, skinning_fit_steps=5, pose_start=0.0, pose_common_start=0.0, residual_start=0.0
-            )
+            starts = {name: 0.0 for name in _STARTS if hasattr(model.schedule, name)}  # former states have not all
+            model.schedule = replace(model.schedule, skinning_fit_steps=5, **starts)
         if frames is not None:
             manager.dataparser._target = _repeated(frames)
         torch.manual_seed(config.machine.seed)
