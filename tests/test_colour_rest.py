@@ -80,5 +80,5 @@ def test_told_at_the_end_of_training_and_in_evaluation(tmp_path: Path, capsys: p
     assert isinstance(model, FMGSModel)
     rest = colour_rest(model)
     told = " ".join(capsys.readouterr().out.split())
-    assert f"Colours, light aside, change by {rest:.3f}" in told
+    assert f"change with direction and pose by {rest:.3f}" in told
     assert pipeline.get_average_eval_image_metrics()["colour_rest"] == pytest.approx(rest)
