@@ -46,7 +46,7 @@ class FrozenAvatar:
         self.surfels, self.opacities = model.surfels(), model.surfels.opacities
         self.distilled = model.distilled()
         trained = sorted({frame.pose_id for frame in model.kwargs["metadata"]["capture"].splits["train"]})
-        latents = torch.stack([self._latent(*model.poses(pose_id)) for pose_id in trained])
+        latents = torch.stack([self._latent(*model.pose_now(pose_id)) for pose_id in trained])
         self.Z_low, self.Z_high, self.Z_mean = latents.amin(0), latents.amax(0), latents.mean(0)
         if self.model.surfels.guided:
             self._tabulate_skinning(latents[:: max(1, len(latents) // 24)])
@@ -66,7 +66,7 @@ class FrozenAvatar:
     def own_motion(self, fps: float | None = None) -> Motion:
         """The capture's poses, those of training as training refined them."""
         motion = of_capture(self.model.kwargs["metadata"]["capture"], fps)
-        poses, transl = (column.numpy(force=True).astype(float) for column in self.model.poses.all())
+        poses, transl = (column.numpy(force=True).astype(float) for column in self.model.poses_now())
         return dataclasses.replace(motion, poses=poses, transl=transl)
 
     @torch.inference_mode()
@@ -126,7 +126,7 @@ def frames_per_second(model: FMGSModel, frames: Sequence[Frame], count: int = 12
         K, width, height = capture.intrinsics(frame.camera)
         viewmat = torch.from_numpy(capture.cameras[frame.camera].world_to_camera).float().to(model.device)
         camera = Camera(viewmat, torch.from_numpy(K).float().to(model.device), width, height)
-        avatar.render(avatar.pose(*model.poses(frame.pose_id)), camera, ["colour"])
+        avatar.render(avatar.pose(*model.pose_now(frame.pose_id)), camera, ["colour"])
         if model.device.type == "cuda":
             torch.cuda.synchronize(model.device)
 

@@ -153,7 +153,7 @@ class FMGSModel(Model):
         log(
             f"Poses are refined after {self.pose_start:.0%} of the run"
             if self.poses.corrections
-            else f"Poses stay as they are given ({'exact' if capture.exact_poses else f'protocol {capture.protocol}'})"
+            else "Poses stay as they are given"
         )
         self.pose_encoder = PoseEncoder(config.pose_encoder, body.parents, joints)
         n_scales = self.surfels.scales.shape[1]
@@ -227,9 +227,11 @@ class FMGSModel(Model):
 
     def pose_now(self, pose_id: int) -> tuple[Float[Tensor, "72"], Float[Tensor, "3"]]:
         """A pose (radians) and translation (metres) of the capture, as `pose_avatar` has it."""
-        untrained = self.run_steps == 0 and not self.training
-        refine, whole = (untrained or self._started(start) for start in (self.pose_start, self.clip_start))
-        return self.poses(pose_id, refine, whole)
+        return self.poses(pose_id, *self._refines())
+
+    def poses_now(self) -> tuple[Float[Tensor, "P 72"], Float[Tensor, "P 3"]]:
+        """All poses of the capture, as `pose_now` has them."""
+        return self.poses.all(*self._refines())
 
     def pose_avatar_at(self, pose: Float[Tensor, "72"], transl: Float[Tensor, "3"]) -> Avatar:
         """Canonical surfels, corrected for the pose, and their way to the observed world (Fig. 1, a to c).
@@ -409,6 +411,11 @@ class FMGSModel(Model):
 
     def _started(self, fraction: float) -> bool:
         return self._progress() >= fraction
+
+    def _refines(self) -> tuple[bool, bool]:
+        """Whether poses are refined by now, and what they have in common."""
+        untrained = self.run_steps == 0 and not self.training
+        return untrained or self._started(self.pose_start), untrained or self._started(self.clip_start)
 
     def _starts(self, fraction: float) -> bool:
         """Whether this step is the first of a phase."""

@@ -76,7 +76,7 @@ def avatar_errors(run: Path, truth: Path, downscale: int = 2) -> Json:
         if (row := shared.pose_id(frame)) is None:
             left_out += 1
             continue
-        pose, transl = (value.numpy(force=True).astype(float) for value in model.poses(row))
+        pose, transl = (value.numpy(force=True).astype(float) for value in model.pose_now(row))
         found["views"].append(_measured(model, shared, frame, pose, transl))
         found["views_in_place"].append(_measured(model, shared, frame, pose, shared.exact(frame, pelvis)[1]))
     for frame in shared.truth.splits["novel_pose"]:

@@ -256,7 +256,7 @@ def fps(bench: Bench) -> Results:
     rendering = model.config.rendering
 
     def draw() -> None:
-        frozen.render(frozen.pose(*model.poses(next(poses))), view, ["colour"])
+        frozen.render(frozen.pose(*model.pose_now(next(poses))), view, ["colour"])
 
     for supersampling in (2, 1):
         model.config.rendering = dataclasses.replace(rendering, supersampling=supersampling)

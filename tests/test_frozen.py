@@ -26,6 +26,7 @@ from fmgs_nerfstudio.model import FMGSModel, FMGSModelConfig
 from fmgs_nerfstudio.rendering import Camera
 from fmgs_nerfstudio.routes import OPEN, pose_surfels
 from fmgs_nerfstudio.surfels import SurfelsConfig
+from fmgs_nerfstudio.viewer.state import ViewerState
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +53,24 @@ def test_poses_as_the_model_does(frozen: FrozenAvatar) -> None:
         assert torch.allclose(fast.canonical.means, slow.canonical.means)
         # They were learned displacements, not none.
         assert (slow.canonical.means - model.surfels.means).norm(dim=-1).mean() > 5e-4
+
+
+def test_of_a_run_that_has_begun_to_refine() -> None:
+    """The poses of training so far, which do not have yet what their corrections have in common."""
+    model = small_avatar()
+    model.step, model.run_steps = 2, 10
+    try:
+        expected = torch.stack([model.poses(pose_id, whole=False)[1] for pose_id in range(len(model.poses.pose))])
+        assert (expected - model.poses.all()[1]).norm(dim=1).max() > 1e-3
+        torch.testing.assert_close(model.poses_now()[1], expected)
+        motion = FrozenAvatar(model).own_motion()
+        torch.testing.assert_close(torch.from_numpy(motion.transl), expected.detach().double())
+        shown = ViewerState(model).captured(1)
+        torch.testing.assert_close(torch.from_numpy(shown.transl), expected[1].detach())
+        model.step = 0
+        assert torch.equal(model.pose_now(1)[1], model.poses.transl[1])
+    finally:
+        model.step = model.run_steps = 0
 
 
 def test_renders_as_the_model_does(frozen: FrozenAvatar) -> None:

@@ -131,7 +131,7 @@ class PoseTable(TrainedPart):
         common[_ALONG] = torch.stack([own[_ALONG] for own in self.corrections]).mean()
         return common
 
-    def all(self) -> tuple[Float[Tensor, "P 72"], Float[Tensor, "P 3"]]:
-        """Every pose, corrected."""
-        poses, transl = zip(*(self(pose_id) for pose_id in range(len(self.pose))), strict=True)
+    def all(self, refine: bool = True, whole: bool = True) -> tuple[Float[Tensor, "P 72"], Float[Tensor, "P 3"]]:
+        """Every pose, as `forward` gives it."""
+        poses, transl = zip(*(self(pose_id, refine, whole) for pose_id in range(len(self.pose))), strict=True)
         return torch.stack(poses), torch.stack(transl)

@@ -55,7 +55,7 @@ def geometry_error(avatar: FrozenAvatar, capture: Capture) -> dict[str, dict[str
     for split in ("train", "novel_pose"):
         frames = capture.splits[split]
         known = {frame.stem: frame.pose_id for frame in frames if (folder / f"{frame.stem}.npz").is_file()}
-        pairs = [_errors(avatar, model.poses(pose_id), folder / f"{stem}.npz") for stem, pose_id in known.items()]
+        pairs = [_errors(avatar, model.pose_now(pose_id), folder / f"{stem}.npz") for stem, pose_id in known.items()]
         if pairs:
             columns = ("to_truth_mean", "to_truth_p95", "from_truth_mean", "from_truth_p95")
             found[split] = dict(zip(columns, np.mean(pairs, axis=0).tolist(), strict=True))

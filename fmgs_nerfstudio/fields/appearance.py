@@ -105,7 +105,8 @@ def _harmonics_gradient(ctx: Any, grad_out: Float[Tensor, "N 15"]) -> Float[Tens
     """Each of a product's three factors is as good as the others."""
     (squares,) = ctx.saved_tensors
     of_cubes = (grad_out.double() @ ctx.coefficients.T).view(-1, 4, 16)
-    return 3 * torch.bmm(of_cubes, squares[..., None])[:, 1:, 0].to(grad_out.dtype)
+    three = torch.baddbmm(of_cubes[..., :1], of_cubes, squares[..., None], beta=0, alpha=3)
+    return three[:, 1:, 0].to(grad_out.dtype)
 
 
 def _monomials(d: Float[Tensor, "N 3"]) -> tuple[Float[Tensor, "N 16"], Float[Tensor, "N 64"]]:

@@ -100,7 +100,7 @@ class _AdjugateTimes(torch.autograd.Function):
         A = T[:, :, :3]
         cofactors = cross(A.roll(-1, dims=2), A.roll(1, dims=2), dim=1)
         ctx.save_for_backward(T, d, cofactors)
-        return torch.bmm(d[:, None], cofactors)[:, 0]
+        return (d[:, :, None] * cofactors).sum(1)  # no product, whose float32 could be TF32
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor]:
@@ -113,4 +113,4 @@ def _adjugate_gradients(ctx: Any, grad_out: Tensor) -> tuple[Tensor, Tensor]:
     product of what is at the two others."""
     T, d, cofactors = ctx.saved_tensors
     of_A = cross(cross(T[:, :, :3], d[:, :, None], dim=1), grad_out[:, None], dim=2)
-    return functional.pad(of_A, (0, T.shape[2] - 3)), torch.bmm(cofactors, grad_out[..., None])[..., 0]
+    return functional.pad(of_A, (0, T.shape[2] - 3)), (cofactors * grad_out[:, None]).sum(2)

@@ -38,7 +38,7 @@ class AvatarViewer(ViewerControl):
     def __init__(self, model: FMGSModel) -> None:
         capture: Capture = model.kwargs["metadata"]["capture"]
         self._model, self.capture = model, capture
-        self.state = ViewerState(capture, model.canonical, model.poses, model.light is not None, model.taught)
+        self.state = ViewerState(model)
         self.first_view = FirstView.of(capture, model.poses.transl + model.canonical.joints[0])
         self.frames = {(frame.camera, frame.pose_id): frame for split in capture.splits.values() for frame in split}
         self._image = functools.lru_cache(maxsize=2)(self._read_image)

@@ -11,12 +11,10 @@ from fmgs_dataparsers.capture import Capture
 from jaxtyping import Float
 
 from fmgs_nerfstudio.arrays import Array
-from fmgs_nerfstudio.body.canonical import CanonicalBody
-from fmgs_nerfstudio.body.pose_table import PoseTable
+from fmgs_nerfstudio.model import FMGSModel
 from fmgs_nerfstudio.motion.motion import Motion, MotionError
 from fmgs_nerfstudio.motion.readers import of_capture, read_motion
 from fmgs_nerfstudio.relighting import LightError, Relighting, read_map
-from fmgs_nerfstudio.taught import Taught
 from fmgs_nerfstudio.viewer.frame_overlay import FrameOverlay
 from fmgs_nerfstudio.viewer.parts import Parts
 from fmgs_nerfstudio.viewer.pose import SmplPose, pose_at
@@ -41,10 +39,11 @@ class ViewerState:
         message: what went wrong last, for people.
     """
 
-    def __init__(
-        self, capture: Capture, body: CanonicalBody, poses: PoseTable, has_light: bool, taught: Taught
-    ) -> None:
-        self.capture, self.body, self.poses, self.has_light, self.taught = capture, body, poses, has_light, taught
+    def __init__(self, model: FMGSModel) -> None:
+        capture: Capture = model.kwargs["metadata"]["capture"]
+        self.capture = capture
+        self.body, self.has_light, self.taught = model.canonical, model.light is not None, model.taught
+        self.pose_now, self.poses_now = model.pose_now, model.poses_now
         self.source: Source = "time slider"
         self.motion: Motion | None = None
         self.frame = 0
@@ -68,7 +67,7 @@ class ViewerState:
     def captured(self, pose_id: int) -> SmplPose:
         """A pose of the capture, refined."""
         with torch.no_grad():
-            pose, transl = self.poses(pose_id)
+            pose, transl = self.pose_now(pose_id)
         return SmplPose(pose.numpy(force=True), transl.numpy(force=True), pose_id, captured=True)
 
     def wanted(self, pose_id: int) -> SmplPose:
@@ -113,7 +112,7 @@ class ViewerState:
     def _placed(self, motion: Motion) -> Motion:
         """As fmgs-animate does: upright, starting where the person stood, facing as they did."""
         with torch.no_grad():
-            poses, transl = (value.numpy(force=True).astype(float) for value in self.poses.all())
+            poses, transl = (value.numpy(force=True).astype(float) for value in self.poses_now())
         own = of_capture(self.capture)
         return motion.stand_in_for(Motion(poses, transl, own.fps, own.up, own.name), self.body)
 
