@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -10,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fmgs_nerfstudio.fields.volumes import FeatureVolume
+from fmgs_nerfstudio.kernels.carrying import Carried
 from fmgs_nerfstudio.parameters import Parameters, TrainedPart
 from fmgs_nerfstudio.routes import Posing
 from fmgs_nerfstudio.surfels import Surfels
@@ -62,6 +64,8 @@ class Avatar:
     """By the modality's name."""
     skinned: Skinned | None = None
     """What a training step holds to the body's (L_skin)."""
+    carried: Carried | None = None
+    """The surfels in the observed world where they are known; none: made when somebody looks."""
 
     def with_opacities(self, opacities: Float[Tensor, "N"]) -> Avatar:
         return replace(self, opacities=opacities)
@@ -69,4 +73,23 @@ class Avatar:
     @cached_property
     def posed(self) -> Posing:
         """The surfels in the observed world, posed once for the renderer, the shading and the losses."""
-        return Posing(self.canonical, self.opacities, self.T)
+        return Posing(self.canonical, self.opacities, self.T, self.carried)
+
+    def tensors(self) -> list[Tensor]:
+        """All that it consists of, the posed surfels among them, for `of_tensors`."""
+        distilled = [tensor for field in self.distilled.values() for tensor in field]
+        predicted = [self.skinned.predicted] if self.skinned else []
+        own = [self.T, self.opacities, self.f_c, self.z_g, self.Z_p]
+        return [*self.canonical, *self.posed.carried, *own, *predicted, *distilled]
+
+    @staticmethod
+    def of_tensors(tensors: Sequence[Tensor], names: Sequence[str], given: Float[Tensor, "P 24"] | None) -> Avatar:
+        """The inverse of `tensors`, with these distilled fields and given skinning weights."""
+        rest = iter(tensors)
+
+        def take(count: int) -> list[Tensor]:
+            return [next(rest) for _ in range(count)]
+
+        canonical, carried, own = Surfels(*take(3)), Carried(*take(4)), take(5)
+        skinned = None if given is None else Skinned(*take(1), given)
+        return Avatar(canonical, *own, {name: Distilled(*take(2)) for name in names}, skinned, carried)

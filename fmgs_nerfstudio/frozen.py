@@ -15,12 +15,14 @@ from torch import Tensor
 from fmgs_nerfstudio.avatar import Avatar
 from fmgs_nerfstudio.body.model import N_JOINTS
 from fmgs_nerfstudio.fields.skinning import blend
+from fmgs_nerfstudio.kernels.carrying import Carried
 from fmgs_nerfstudio.modalities import Pictures, visualize_outputs
 from fmgs_nerfstudio.model import FMGSModel
 from fmgs_nerfstudio.motion.motion import Motion
 from fmgs_nerfstudio.motion.readers import of_capture
+from fmgs_nerfstudio.recorded import Replay
 from fmgs_nerfstudio.rendering import Camera
-from fmgs_nerfstudio.surfels import correct
+from fmgs_nerfstudio.surfels import Surfels, correct
 
 _NODES = 5
 _MARGIN = 0.003  # metres beyond the displacements that training poses have
@@ -48,6 +50,7 @@ class FrozenAvatar:
         trained = sorted({frame.pose_id for frame in model.kwargs["metadata"]["capture"].splits["train"]})
         latents = torch.stack([self._latent(*model.pose_now(pose_id)) for pose_id in trained])
         self.Z_low, self.Z_high, self.Z_mean = latents.amin(0), latents.amax(0), latents.mean(0)
+        self._replay: Replay | None = None
         if self.model.surfels.guided:
             self._tabulate_skinning(latents[:: max(1, len(latents) // 24)])
 
@@ -72,7 +75,25 @@ class FrozenAvatar:
     @torch.inference_mode()
     def pose(self, pose: Float[Tensor, "72"], transl: Float[Tensor, "3"]) -> Avatar:
         """As `FMGSModel.pose_avatar_at`."""
+        if self.opacities.device.type == "cuda" and self.model.config.cuda_graphs:
+            return self._replayed(pose, transl)
+        return self._pose(pose, transl)
+
+    def _pose(self, pose: Float[Tensor, "72"], transl: Float[Tensor, "3"]) -> Avatar:
         return self._posed(self.model.canonical(pose, transl)[1], self.latent(pose, transl))
+
+    def _replayed(self, pose: Float[Tensor, "72"], transl: Float[Tensor, "3"]) -> Avatar:
+        """`_pose` as a CUDA graph: what it changes, copied, since the next replay fills it anew."""
+
+        def moving(avatar: Avatar) -> list[Tensor]:
+            means, tangents, *_ = avatar.posed.carried
+            return [*avatar.canonical, avatar.T, avatar.z_g, avatar.Z_p, means, tangents]
+
+        if self._replay is None:
+            self._replay = Replay(lambda pose, transl: moving(self._pose(pose, transl)), (pose, transl))
+        *canonical, T, z_g, Z_p, means, tangents = (x.clone() for x in self._replay(pose, transl))
+        carried = Carried(means, tangents, tangents, tangents)
+        return Avatar(Surfels(*canonical), T, self.opacities, self.f_c, z_g, Z_p, self.distilled, carried=carried)
 
     @torch.inference_mode()
     def at_rest(self) -> Avatar:

@@ -16,7 +16,7 @@ from fmgs_nerfstudio.avatar import Avatar
 from fmgs_nerfstudio.fields.semantics import SemanticsField
 from fmgs_nerfstudio.kernels.normal_maps import unit_where
 from fmgs_nerfstudio.maps.classes import NUM_CLASSES, PALETTE
-from fmgs_nerfstudio.objective import TERMS, LossInputs, Term
+from fmgs_nerfstudio.objective import TERMS, LossInputs, SurfelInputs, Term
 from fmgs_nerfstudio.rendering import (
     Camera,
     Layer,
@@ -64,7 +64,8 @@ class Modality:
     maps: Callable[[Float[Tensor, "H W C"], Float[Tensor, "H W 1"], Camera], Maps]
     """Output maps of the composited values and alpha, which is detached; for training and metrics."""
     values: Values | None = None
-    """What is composited; none: what its decoder gives, or the colour."""
+    """What is composited; none: what its decoder gives, or the colour. On a card this may be replayed for other poses
+    and cameras, whose size in pixels it is not told."""
     decoder: Callable[[int], nn.Module] | None = None
     """Field on a feature volume of its own, made for so many features: a property distilled from a prior."""
     visualize: Callable[[Maps], Maps] = lambda maps: maps
@@ -88,8 +89,21 @@ def render_modalities(
 
     Returns sums over surfels, not divided by alpha, by name; "colour" is rgb and alpha, "depth" z and alpha.
     """
-    names, strategy = list(names), strategy or Strategy()
-    layers = []
+    names = list(names)
+    layers = layers_of(avatar, rgb, camera, names, config, strategy or Strategy())
+    return dict(zip(names, rasterize_finer(layers, camera, config.supersampling), strict=True))
+
+
+def layers_of(
+    avatar: Avatar,
+    rgb: Float[Tensor, "N 3"],
+    camera: Camera,
+    names: Iterable[str],
+    config: RenderingConfig,
+    strategy: Strategy,
+) -> list[Layer]:
+    """What `render_modalities` composites."""
+    layers = list[Layer]()
     posed = avatar.posed.by(OPEN)
     with torch.no_grad():
         drawn = (facing_away(posed.means, posed.tangents, camera) <= config.backface_cutoff).float()
@@ -103,7 +117,7 @@ def render_modalities(
         else:
             values = _with_alpha(rgb)
         layers.append(Layer(posed.means, posed.tangents, posed.opacities * drawn, values))
-    return dict(zip(names, rasterize_finer(layers, camera, config.supersampling), strict=True))
+    return layers
 
 
 def compose_outputs(rendered: Maps, camera: Camera, background: Float[Tensor, "3"]) -> Maps:
@@ -207,7 +221,7 @@ def _semantic_loss(inputs: LossInputs) -> Float[Tensor, ""]:
     return losses.semantic_loss(inputs.outputs["logits"], labels, torch.ones_like(labels, dtype=torch.bool))
 
 
-def _semantic_regularization(inputs: LossInputs) -> Float[Tensor, ""]:
+def _semantic_regularization(inputs: SurfelInputs) -> Float[Tensor, ""]:
     features, logits = inputs.avatar.distilled["semantics"]
     return losses.semantic_regularization(features, logits.detach().argmax(-1), NUM_CLASSES)
 
@@ -234,7 +248,7 @@ MODALITIES: dict[str, Modality] = {
         visualize=_visualize_logits,
         terms={
             "L_s": Term(_semantic_loss, ("semantics",), "semantics"),
-            "L_reg": Term(_semantic_regularization, (), "semantics"),
+            "L_reg": Term(_semantic_regularization, (), "semantics", of_surfels=True),
         },
         taught_by="L_s",
     ),

@@ -15,6 +15,7 @@ from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.scene_box import OrientedBox
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.models.base_model import Model, ModelConfig
+from nerfstudio.utils import comms
 from torch import Tensor
 from torch.nn import Parameter
 from torch.nn.functional import mse_loss
@@ -36,6 +37,7 @@ from fmgs_nerfstudio.fields.skinning import SkinningField, SkinningFieldConfig, 
 from fmgs_nerfstudio.fields.volumes import FeatureVolume
 from fmgs_nerfstudio.fit_errors import PoseSigma, expected_errors, sigma_of
 from fmgs_nerfstudio.judge.prior_maps import priors_at_hand, share_of_priors
+from fmgs_nerfstudio.kernels.constants import constant
 from fmgs_nerfstudio.kernels.threads import one_torch_thread
 from fmgs_nerfstudio.maps.maps import Kind
 from fmgs_nerfstudio.metrics.image import image_metrics
@@ -47,13 +49,15 @@ from fmgs_nerfstudio.modalities import (
     RenderingConfig,
     all_terms,
     compose_outputs,
+    layers_of,
     render_modalities,
     visualize_outputs,
 )
-from fmgs_nerfstudio.objective import LossInputs, LossWeights, Objective
+from fmgs_nerfstudio.objective import LossInputs, LossWeights, Objective, SurfelInputs
 from fmgs_nerfstudio.parameters import Parameters, trained_parts
-from fmgs_nerfstudio.patches import Patches
-from fmgs_nerfstudio.rendering import Camera, outward
+from fmgs_nerfstudio.patches import Patch, Patches
+from fmgs_nerfstudio.recorded_step import Made, RecordedStep, StepInputs
+from fmgs_nerfstudio.rendering import Camera, outward, rasterize_finer
 from fmgs_nerfstudio.routes import OPEN, Strategy
 from fmgs_nerfstudio.schedule import Schedule
 from fmgs_nerfstudio.surfels import MeshSurfels, SurfelsConfig, correct
@@ -97,6 +101,8 @@ class FMGSModelConfig(ModelConfig):
     """How far fits are off: as stated by the capture, none, or joint, right, down, along, lean, distance (rad, m)."""
     pose_radius: int = 8
     """Training frames on each side that share the correction of a pose. 0 corrects every frame on its own."""
+    cuda_graphs: bool = True
+    """On one card, record the part of a step that poses and colours surfels, and replay it."""
     seed: int = 0
     """Seed of random draws in training. They depend on seed and step alone, so a resumed run repeats them."""
     lpips_backbones: Path | None = None
@@ -175,6 +181,7 @@ class FMGSModel(Model):
         self.objective = Objective.of(terms, config.weights, self._priors(capture))
         self.taught = Taught(self.objective.terms.keys())
         self.patches = Patches(self.surfels.means)
+        self.recorded = RecordedStep(self._make)
 
     run_length: Tensor
     background: Tensor
@@ -201,25 +208,49 @@ class FMGSModel(Model):
     def get_outputs(self, camera: Cameras) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Render one camera (nerfstudio's `Cameras` of shape [1]); see `compose_outputs` for the maps."""
         view = Camera.from_nerfstudio(camera).to(self.device)
-        avatar = self._avatar_for(camera)
         centre = camera.camera_to_worlds[0, :, 3].to(self.device, non_blocking=True)
-        names = self.objective.modalities if self.training else self.taught.shown
-        rgb = self.shade(avatar, centre)
-        if self.training and self.exposure is not None:
-            rgb = rgb * self.exposure(self.pose_id(camera))
-        outputs = self.render(avatar, rgb, view, names)
         if not self.training:
+            avatar = self.pose_avatar_at(*self._pose_for(camera))
+            outputs = self.render(avatar, self.shade(avatar, centre), view, names := self.taught.shown)
             return visualize_outputs(outputs, names)
+        made = self._made(self._inputs_for(camera, view.viewmat, centre))
+        images = rasterize_finer(made.layers, view, self.config.rendering.supersampling)
+        outputs = compose_outputs(dict(zip(self.objective.modalities, images, strict=True)), view, self.background)
         if self.poses.clip is not None:  # there is a prior on corrections
             of_frame, of_clip = self.poses.corrections_of(self.pose_id(camera))
             outputs = outputs | {"of_frame": of_frame, "of_clip": of_clip}
-        return outputs | {"avatar": avatar}
+        return outputs | {"avatar": made.avatar, "of_surfels": made.terms}
 
-    def _avatar_for(self, camera: Cameras) -> Avatar:
-        """In the pose that the camera carries (`held_out_poses.refined_views`), else in the capture's that it names."""
+    def _pose_for(self, camera: Cameras) -> tuple[Float[Tensor, "72"], Float[Tensor, "3"]]:
+        """That which the camera carries (`held_out_poses.refined_views`), else the capture's that it names."""
         if camera.metadata and "pose" in camera.metadata:
-            return self.pose_avatar_at(camera.metadata["pose"][0], camera.metadata["transl"][0])
-        return self.pose_avatar(self.pose_id(camera))
+            return camera.metadata["pose"][0], camera.metadata["transl"][0]
+        return self.pose_now(self.pose_id(camera))
+
+    def _inputs_for(self, camera: Cameras, viewmat: Float[Tensor, "4 4"], centre: Float[Tensor, "3"]) -> StepInputs:
+        """What `_make` is told of a training step with this camera."""
+        one = constant((1.0,), viewmat.dtype, self.device)
+        gain = one if self.exposure is None else self.exposure(self.pose_id(camera))
+        patch = self.patches.draw(self._generator("patch"))
+        return StepInputs(*self._pose_for(camera), viewmat, centre, gain, *self._surface_points(), *patch)
+
+    def _make(self, given: StepInputs) -> Made:
+        """What a training step makes of its surfels before a pixel is drawn."""
+        avatar = self._posed_with(given.pose, given.transl, given.points, given.weights)
+        rgb = self.shade(avatar, given.centre) * given.gain
+        view = Camera(given.viewmat, torch.empty(0), 0, 0)  # its pixels come later
+        layers = layers_of(avatar, rgb, view, self.objective.modalities, self.config.rendering, self.strategy)
+        patch = Patch(given.rows, given.neighbours, given.scale)
+        return Made(avatar, layers, self.objective.of_surfels(SurfelInputs(avatar, self.surfels(), patch)))
+
+    def _made(self, inputs: StepInputs) -> Made:
+        """What `_make` makes of them; on one card replayed."""
+        on_card, alone = self.device.type == "cuda", comms.get_world_size() == 1
+        if not (self.config.cuda_graphs and on_card and alone and torch.is_grad_enabled()):
+            return self._make(inputs)
+        read = [part for part in self.children() if part not in (self.poses, self.exposure)]
+        parameters = [parameter for part in read for parameter in part.parameters()]
+        return self.recorded(inputs, parameters, (self._corrects, tuple(self.objective.terms)))
 
     def pose_avatar(self, pose_id: int) -> Avatar:
         """The avatar in a pose of the capture, refined as far as training refines poses by now."""
@@ -238,15 +269,24 @@ class FMGSModel(Model):
 
         Axis-angle pose in radians and translation in metres, in smplx's sense, in the capture's world.
         """
+        return self._posed_with(pose, transl, *self._surface_points())
+
+    def _posed_with(
+        self,
+        pose: Float[Tensor, "72"],
+        transl: Float[Tensor, "3"],
+        points: Float[Tensor, "P 3"],
+        weights: Float[Tensor, "P 24"],
+    ) -> Avatar:
         bones, B = self.canonical(pose, transl)
         Z_p = self.pose_encoder(bones, self.canonical.joints)
         residual = self.geometry(self.V_g(), Z_p)
         surfels = self.surfels()
-        if not self.training or self._started(self.config.schedule.residual_start):
+        if self._corrects:
             surfels = correct(surfels, residual.delta_d, residual.delta_s, residual.delta_r)
-        points, given = self._surface_points()  # in one pass with the surfels: half of the launches of two
+        # In one pass with the surfels: half of the launches of two.
         W, predicted = self.skinning(torch.cat([surfels.means, points])).split([len(surfels.means), len(points)])
-        T, skinned = blend(W, B), Skinned(predicted, given)
+        T, skinned = blend(W, B), Skinned(predicted, weights)
         return Avatar(surfels, T, self.surfels.opacities, self.V_c(), residual.z_g, Z_p, self.distilled(), skinned)
 
     def shade(
@@ -274,13 +314,10 @@ class FMGSModel(Model):
         step = LossInputs(
             outputs,
             {name: self._on_device(value) for name, value in batch.items() if isinstance(value, Tensor)},
-            outputs["avatar"],
-            self.surfels(),
-            self.patches.draw(self._generator("patch")),
             self._generator("pairs"),
             self.config.weights.lambda_ssim,
         )
-        return self.objective(step, self._progress())
+        return self.objective(step, outputs["of_surfels"], self._progress())
 
     # --- the rest of nerfstudio's interface ---------------------------------------------------------------------------
 
@@ -408,6 +445,11 @@ class FMGSModel(Model):
 
     def _progress(self) -> float:
         return self.step / max(self.run_steps, 1)
+
+    @property
+    def _corrects(self) -> bool:
+        """Whether the geometry field moves surfels by now."""
+        return not self.training or self._started(self.config.schedule.residual_start)
 
     def _started(self, fraction: float) -> bool:
         return self._progress() >= fraction

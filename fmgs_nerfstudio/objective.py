@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -76,17 +77,12 @@ class LossWeights:
 
 @dataclass
 class LossInputs:
-    """What the loss terms of one training step may look at."""
+    """What loss terms of pixels may look at in one training step."""
 
     outputs: Mapping[str, Tensor]
     """Rendered maps (`compose_outputs`)."""
     batch: Mapping[str, Tensor]
     """image, mask, and `prior_*` maps."""
-    avatar: Avatar
-    template: Surfels
-    """The surfels before correction."""
-    patch: Patch
-    """Where isometry is looked at in this step."""
     generator: torch.Generator
     lambda_ssim: float
 
@@ -98,6 +94,17 @@ class LossInputs:
     def valid_where(self, normal: Float[Tensor, "H W 3"]) -> Bool[Tensor, "H W"]:
         """As `valid`, and where this normal is defined."""
         return long_where(self.valid, normal.detach())
+
+
+@dataclass
+class SurfelInputs:
+    """What loss terms of surfels may look at in one training step, before a pixel is drawn."""
+
+    avatar: Avatar
+    template: Surfels
+    """The surfels before correction."""
+    patch: Patch
+    """Where isometry is looked at in this step."""
 
     @property
     def posed(self) -> PosedSurfels:
@@ -112,13 +119,16 @@ class LossInputs:
 class Term:
     """A loss term, and what it needs."""
 
-    compute: Callable[[LossInputs], Float[Tensor, ""]]
+    compute: Callable[[Any], Float[Tensor, ""]]
+    """Of `LossInputs`, or `of_surfels` of `SurfelInputs`."""
     modalities: tuple[str, ...] = ()
     """Rendered modalities."""
     prior: Kind | None = None
     """Prior map that it learns from: a frame without one trains without the term."""
     weight: float | None = None
     """Weight of a term that `LossWeights` does not list."""
+    of_surfels: bool = False
+    """It needs no pixels, nor a value that the host reads: a card replays it."""
 
 
 def _depth_ranking(inputs: LossInputs) -> Float[Tensor, ""]:
@@ -136,20 +146,21 @@ def _normal_prior(inputs: LossInputs) -> Float[Tensor, ""]:
     return losses.normal_prior_loss(inputs.outputs["normal"], prior, inputs.valid_where(prior))
 
 
-def _skinning(inputs: LossInputs) -> Float[Tensor, ""]:
+def _skinning(inputs: SurfelInputs) -> Float[Tensor, ""]:
     assert inputs.avatar.skinned is not None
     return losses.skinning_loss(*inputs.avatar.skinned)
 
 
-def _isometry(inputs: LossInputs) -> Float[Tensor, ""]:
+def _isometry(inputs: SurfelInputs) -> Float[Tensor, ""]:
     before, after = inputs.in_patch(inputs.template.means, inputs.posed.means)
-    return losses.isometry_loss(before, after, inputs.patch.neighbours)
+    return losses.isometry_loss(before, after, inputs.patch.neighbours) * inputs.patch.scale
 
 
-def _covariance_isometry(inputs: LossInputs) -> Float[Tensor, ""]:
+def _covariance_isometry(inputs: SurfelInputs) -> Float[Tensor, ""]:
     """The isometry of covariances in [30]: `isometry_loss` of their six distinct entries as points; m^2."""
     frames, scales, tangents = inputs.in_patch(*inputs.template[1:], inputs.posed.tangents)
-    return losses.isometry_loss(covariances(frames, scales), covariances(tangents), inputs.patch.neighbours)
+    before, after = covariances(frames, scales), covariances(tangents)
+    return losses.isometry_loss(before, after, inputs.patch.neighbours) * inputs.patch.scale
 
 
 TERMS: Mapping[str, Term] = {
@@ -159,9 +170,9 @@ TERMS: Mapping[str, Term] = {
     "L_sn": Term(_normal_consistency, ("depth", "normal")),
     "L_n": Term(_normal_prior, ("normal",), "normal"),
     "L_tv": Term(lambda x: losses.total_variation_loss(x.outputs["normal"], x.valid), ("normal",)),
-    "L_skin": Term(_skinning),
-    "L_iso": Term(_isometry),
-    "L_iso_cov": Term(_covariance_isometry),
+    "L_skin": Term(_skinning, of_surfels=True),
+    "L_iso": Term(_isometry, of_surfels=True),
+    "L_iso_cov": Term(_covariance_isometry, of_surfels=True),
     "L_pose": Term(lambda x: losses.pose_prior_loss(x.outputs["of_frame"], x.outputs["of_clip"])),
 }
 """The terms on colour, geometry and skinning; distilled modalities bring theirs (`modalities.py`)."""
@@ -194,10 +205,16 @@ class Objective:
         own = self.terms[name].weight
         return self.weights.at(progress)[name] if own is None else own
 
-    def __call__(self, inputs: LossInputs, progress: float) -> dict[str, Float[Tensor, ""]]:
+    def of_surfels(self, inputs: SurfelInputs) -> dict[str, Float[Tensor, ""]]:
+        """The terms that need no pixels, not weighted, by name."""
+        return {name: term.compute(inputs) for name, term in self.terms.items() if term.of_surfels}
+
+    def __call__(
+        self, inputs: LossInputs, of_surfels: Mapping[str, Float[Tensor, ""]], progress: float
+    ) -> dict[str, Float[Tensor, ""]]:
         """The weighted terms, by name; without those whose prior map this frame lacks."""
         return {
-            name: self.weight(name, progress) * term.compute(inputs)
+            name: self.weight(name, progress) * (of_surfels[name] if term.of_surfels else term.compute(inputs))
             for name, term in self.terms.items()
             if term.prior is None or f"prior_{term.prior}" in inputs.batch
         }

@@ -30,6 +30,8 @@ class Patch(NamedTuple):
     """The patch's own surfels, and after them the other neighbours of these."""
     neighbours: Int[Tensor, "C K"]
     """Of each of its own: places in `rows`."""
+    scale: Float[Tensor, ""]
+    """What a mean over all pairs is to be multiplied by: more than 1 where some are of a point with itself."""
 
 
 class Patches(nn.Module):
@@ -38,25 +40,37 @@ class Patches(nn.Module):
     def __init__(self, points: Float[Tensor, "N 3"], count: int = PATCHES, k: int = NEIGHBOURS) -> None:
         super().__init__()
         nearest, self._patch_of = neighbours_of(points, k), _cells(points.numpy(force=True), count * _CELLS) % count
-        self._count = int(self._patch_of.max()) + 1
-        for patch in range(self._count):
+        found = list[tuple[Int[Array, "M"], Int[Array, "C K"]]]()
+        for patch in range(int(self._patch_of.max()) + 1):
             own = np.flatnonzero(self._patch_of == patch)
             rows = np.concatenate([own, np.setdiff1d(nearest[own], own)])
             place = np.empty(len(points), np.int64)
             place[rows] = np.arange(len(rows))
-            self.register_buffer(f"rows_{patch}", torch.from_numpy(rows).to(points.device), persistent=False)
-            near = torch.from_numpy(place[nearest[own]]).to(points.device)
-            self.register_buffer(f"neighbours_{patch}", near, persistent=False)
+            found.append((rows, place[nearest[own]]))
+        self._sizes = [(len(rows), len(near)) for rows, near in found]
+        most, most_own = (max(sizes) for sizes in zip(*self._sizes, strict=True))
+        # Beyond a patch's size, rows that nobody looks at, and pairs of a point with itself.
+        rows, near = np.zeros((len(found), most), np.int64), np.empty((len(found), most_own, k), np.int64)
+        near[:] = np.arange(most_own)[:, None]
+        for patch, (own_rows, own_near) in enumerate(found):
+            rows[patch, : len(own_rows)], near[patch, : len(own_near)] = own_rows, own_near
+        scale = torch.tensor([most_own / max(own, 1) for _, own in self._sizes])
+        for name, value in {"rows": torch.from_numpy(rows), "neighbours": torch.from_numpy(near), "scale": scale}.items():
+            self.register_buffer(name, value.to(points.device), persistent=False)
+
+    rows: Tensor
+    neighbours: Tensor
+    scale: Tensor
 
     def __iter__(self) -> Iterator[Patch]:
-        return map(self._patch, range(self._count))
+        """Each as it is, without what makes them equally large."""
+        for patch, (size, own) in enumerate(self._sizes):
+            yield Patch(self.rows[patch, :size], self.neighbours[patch, :own], torch.ones(()))
 
     def draw(self, generator: torch.Generator) -> Patch:
-        """The patch of a surfel drawn at random."""
-        return self._patch(int(self._patch_of[int(torch.randint(len(self._patch_of), (), generator=generator))]))
-
-    def _patch(self, patch: int) -> Patch:
-        return Patch(self.get_buffer(f"rows_{patch}"), self.get_buffer(f"neighbours_{patch}"))
+        """The patch of a surfel drawn at random, with as many rows and pairs as the largest."""
+        patch = int(self._patch_of[int(torch.randint(len(self._patch_of), (), generator=generator))])
+        return Patch(self.rows[patch], self.neighbours[patch], self.scale[patch])
 
 
 def neighbours_of(points: Float[Tensor, "N 3"], k: int = NEIGHBOURS) -> Int[Array, "N K"]:

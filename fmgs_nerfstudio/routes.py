@@ -71,9 +71,18 @@ class PosedSurfels(NamedTuple):
 class Posing:
     """Surfels posed once for all that look at them: `pose_surfels` by any route, without computing a product twice."""
 
-    def __init__(self, surfels: Surfels, opacities: Float[Tensor, "N"], T: Float[Tensor, "N 3 4"]) -> None:
+    def __init__(
+        self,
+        surfels: Surfels,
+        opacities: Float[Tensor, "N"],
+        T: Float[Tensor, "N 3 4"],
+        carried: Carried | None = None,
+    ) -> None:
+        """`carried`: what the surfels and T give, where it is known."""
         self.surfels, self.opacities, self.T = surfels, opacities, T
         self._made: dict[Route, PosedSurfels] = {}
+        if carried is not None:
+            self.carried = carried
 
     def by(self, route: Route) -> PosedSurfels:
         """The posed surfels with the gradient that `route` admits."""
@@ -82,7 +91,7 @@ class Posing:
         return self._made[route]
 
     def _pose(self, route: Route) -> PosedSurfels:
-        means, tangents, tangents_of_frames, tangents_of_scales = self._carried
+        means, tangents, tangents_of_frames, tangents_of_scales = self.carried
         if not route.position:
             means, tangents = means.detach(), tangents_of_frames
         if not route.orientation:
@@ -92,7 +101,7 @@ class Posing:
         return PosedSurfels(means, tangents, self.opacities if route.opacity else self.opacities.detach())
 
     @cached_property
-    def _carried(self) -> Carried:
+    def carried(self) -> Carried:
         return carry(*self.surfels, self.T)
 
     def _of_still_scales(self, route: Route) -> Float[Tensor, "N 3 S"]:

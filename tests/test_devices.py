@@ -215,7 +215,7 @@ def training_step(model: FMGSModel, folder: Path) -> Numbers:
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     assert {name for name, _ in model.named_parameters()} - set(gradients) == {"device_indicator_param"}
     metrics = model.get_metrics_dict(outputs, batch())
-    del outputs["avatar"]
+    del outputs["avatar"], outputs["of_surfels"]
     return outputs | terms | metrics | gradients
 
 

@@ -8,7 +8,7 @@ import torch
 from fmgs_nerfstudio.avatar import Avatar
 from fmgs_nerfstudio.maps.maps import Kind
 from fmgs_nerfstudio.modalities import all_terms
-from fmgs_nerfstudio.objective import TERMS, LossInputs, LossWeights, Objective
+from fmgs_nerfstudio.objective import TERMS, LossWeights, Objective, SurfelInputs
 from fmgs_nerfstudio.patches import Patch
 from fmgs_nerfstudio.surfels import Surfels
 
@@ -46,8 +46,7 @@ def test_covariances_are_those_of_surfels_and_of_3d_gaussians(scales: int) -> No
     surfels = Surfels(torch.zeros(10, 3), frames, torch.rand(10, scales))
     T, neighbours, none = torch.randn(10, 3, 4), torch.arange(10).roll(1)[:, None], torch.zeros(0)
     avatar = Avatar(surfels, T, torch.ones(10), none, none, none, {})
-    patch = Patch(torch.arange(10), neighbours)
-    step = LossInputs({}, {}, avatar, surfels, patch, torch.Generator(), 0.0)
+    step = SurfelInputs(avatar, surfels, Patch(torch.arange(10), neighbours, torch.ones(())))
     squared = torch.nn.functional.pad(surfels.scales**2, (0, 3 - scales))
     before = frames @ torch.diag_embed(squared) @ frames.mT
     after = T[..., :3] @ before @ T[..., :3].mT

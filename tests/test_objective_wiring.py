@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from nerfstudio.cameras.cameras import Cameras
 from support.small_avatar import small_avatar
 from torch import Tensor
 
@@ -19,7 +20,7 @@ from fmgs_nerfstudio.avatar import Avatar, Distilled, Skinned
 from fmgs_nerfstudio.losses import isometry_loss
 from fmgs_nerfstudio.maps.maps import Kind
 from fmgs_nerfstudio.modalities import BACKGROUND_LOGIT, all_terms, compose_outputs
-from fmgs_nerfstudio.objective import LossInputs, LossWeights, Objective
+from fmgs_nerfstudio.objective import LossInputs, LossWeights, Objective, SurfelInputs
 from fmgs_nerfstudio.patches import Patch, Patches, neighbours_of
 from fmgs_nerfstudio.rendering import Camera
 from fmgs_nerfstudio.surfels import Surfels, rotation_exp
@@ -76,14 +77,21 @@ def terms(
             "image": constant(0.9, 0.5, 0.1), "mask": constant(1.0), "prior_depth": constant(1.0)[..., 0],
             "prior_normal": constant(*TOWARDS), "prior_semantics": torch.zeros(H, W, dtype=torch.uint8),
         } | dict(batch or {}),
-        avatar=replace(avatar or avatar_of(template, STILL), skinned=Skinned(*skinning)),
-        template=template,
-        patch=Patch(torch.arange(3), torch.tensor([[1], [0], [0]])) if patch is None else patch,
         generator=torch.Generator().manual_seed(0),
         lambda_ssim=(weights or ONE).lambda_ssim,
     )  # fmt: skip
+    surfels_of_step = SurfelInputs(
+        avatar=replace(avatar or avatar_of(template, STILL), skinned=Skinned(*skinning)),
+        template=template,
+        patch=patch or patch_of(torch.arange(3), torch.tensor([[1], [0], [0]])),
+    )
     objective = Objective.of(all_terms(), weights or ONE, PRIORS)
-    return {name: float(value) for name, value in objective(inputs, progress).items()}
+    made = objective(inputs, objective.of_surfels(surfels_of_step), progress)
+    return {name: float(value) for name, value in made.items()}
+
+
+def patch_of(rows: Tensor, neighbours: Tensor) -> Patch:
+    return Patch(rows, neighbours, torch.ones(()))
 
 
 ONE = LossWeights(
@@ -324,10 +332,10 @@ def test_isometry_looks_at_the_neighbours_it_is_given() -> None:
     everyone, without, with_it = torch.arange(3), torch.tensor([0, 1]), torch.tensor([2, 0])
     among_two, all_three, of_one = (torch.tensor(near) for near in ([[1], [0], [2]], [[1], [0], [0]], [[1]]))
     for patch, expected in (
-        (Patch(everyone, among_two), 0),
-        (Patch(everyone, all_three), 1 / 3),
-        (Patch(without, of_one), 0),
-        (Patch(with_it, of_one), 1),
+        (patch_of(everyone, among_two), 0),
+        (patch_of(everyone, all_three), 1 / 3),
+        (patch_of(without, of_one), 0),
+        (patch_of(with_it, of_one), 1),
     ):
         assert terms(avatar=moved, patch=patch)["L_iso"] == pytest.approx(expected), patch
 
@@ -362,7 +370,12 @@ def test_patches_share_out_all_surfels_and_their_isometry() -> None:
     def isometry(patch: Patch) -> Tensor:
         return isometry_loss(before[patch.rows], after[patch.rows], patch.neighbours)
 
-    total = isometry(Patch(torch.arange(2001), torch.from_numpy(neighbours_of(before))))
+    pick = {int(p.rows[0]): p for p in patches}
+    for padded in (patches.draw(generator) for _ in range(20)):  # as large as the largest, and still the same mean
+        exact = pick[int(padded.rows[0])]
+        assert padded.neighbours.shape == patches.neighbours.shape[1:]
+        torch.testing.assert_close(isometry(padded) * padded.scale, isometry(exact))
+    total = isometry(patch_of(torch.arange(2001), torch.from_numpy(neighbours_of(before))))
     mean = torch.stack([len(patch.neighbours) / 2001 * isometry(patch) for patch in patches]).sum()
     torch.testing.assert_close(mean, total)
     gradients = (torch.autograd.grad(value, after)[0] for value in (mean, total))
@@ -411,17 +424,23 @@ class Recorder(Objective):
     """Keeps what the model hands to its objective."""
 
     seen: LossInputs
+    surfels: SurfelInputs
+    given: Mapping[str, Tensor]
     progress: float
 
-    def __call__(self, inputs: LossInputs, progress: float) -> dict[str, Tensor]:
-        object.__setattr__(self, "seen", inputs)
-        object.__setattr__(self, "progress", progress)
+    def of_surfels(self, inputs: SurfelInputs) -> dict[str, Tensor]:
+        object.__setattr__(self, "surfels", inputs)
+        return {"L_x": inputs.avatar.opacities.sum()}
+
+    def __call__(self, inputs: LossInputs, of_surfels: Mapping[str, Tensor], progress: float) -> dict[str, Tensor]:
+        for name, value in {"seen": inputs, "given": of_surfels, "progress": progress}.items():
+            object.__setattr__(self, name, value)
         return {}
 
 
 def test_what_the_model_hands_to_its_objective(monkeypatch: pytest.MonkeyPatch) -> None:
     """The surfels before correction as template, their four neighbours, the fields' weights beside SMPL's at points of
-    the surface, and this step's draws."""
+    the surface, and this step's draws; what it made of them comes back with the pixels."""
     model = small_avatar()
     recorder = Recorder({}, LossWeights())
     monkeypatch.setattr(model, "objective", recorder)
@@ -430,21 +449,24 @@ def test_what_the_model_hands_to_its_objective(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(model.config, "weights", LossWeights(lambda_ssim=0.123))
     monkeypatch.setattr(model, "run_steps", 120)
     with torch.no_grad():
-        avatar = model.pose_avatar(0)
         batch: dict[str, Any] = {"image": constant(0.1, 0.2, 0.3), "image_idx": 4}
-        model.get_loss_dict({"avatar": avatar}, batch)  # pyright: ignore[reportArgumentType]
-        seen, surfels = recorder.seen, model.surfels()
+        view = Cameras(torch.eye(4)[None, :3], 30.0, 30.0, 8.0, 8.0, 16, 16, metadata={"pose_id": torch.tensor([0])})
+        outputs = model.get_outputs(view)
+        model.get_loss_dict(outputs, batch)
+        seen, of_surfels, surfels = recorder.seen, recorder.surfels, model.surfels()
+        avatar = of_surfels.avatar
         assert recorder.progress == 0.25
-        assert seen.avatar is avatar
-        assert torch.equal(seen.template.means, surfels.means)
-        assert (seen.template.means - avatar.canonical.means).abs().max() > 1e-4  # the corrected ones are elsewhere
+        assert recorder.given["L_x"] == avatar.opacities.sum()
+        assert torch.equal(avatar.T, model.pose_avatar(0).T)
+        assert torch.equal(of_surfels.template.means, surfels.means)
+        assert (of_surfels.template.means - avatar.canonical.means).abs().max() > 1e-4  # the corrected are elsewhere
         assert torch.equal(seen.batch["image"], batch["image"])
         assert "image_idx" not in seen.batch
         assert seen.lambda_ssim == 0.123
-        rows, near = seen.patch
-        own = rows[: len(near)][::97]
+        rows, near, scale = of_surfels.patch
+        own = rows[: round(len(near) / float(scale))][::97]
         nearest = torch.cdist(surfels.means[own], surfels.means).topk(5, largest=False).values[:, 1:]
-        mine = (surfels.means[rows[near[::97]]] - surfels.means[own, None]).norm(dim=-1)
+        mine = (surfels.means[rows[near[: len(own) * 97 : 97]]] - surfels.means[own, None]).norm(dim=-1)
         assert torch.allclose(mine, nearest, atol=1e-4)
 
         assert avatar.skinned is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from fmgs_nerfstudio.data import AvatarDataset
 from fmgs_nerfstudio.judge.prior_maps import prior_problems, priors_at_hand
 from fmgs_nerfstudio.maps.maps import Kind, PriorsInfo, PriorsWriter, SapiensWriter
 from fmgs_nerfstudio.modalities import all_terms
-from fmgs_nerfstudio.objective import LossInputs, LossWeights, Objective
+from fmgs_nerfstudio.objective import LossInputs, LossWeights, Objective, SurfelInputs
 from fmgs_nerfstudio.patches import Patch
 from fmgs_nerfstudio.priors.estimate import Job, estimate
 from fmgs_nerfstudio.priors.estimators.base import Image, Maps
@@ -71,8 +71,10 @@ def interrupted(root: Path) -> Capture:
 class Recorder(Objective):
     """Keeps the terms of each step, and the maps that its frame has."""
 
-    def __call__(self, inputs: LossInputs, progress: float) -> dict[str, Tensor]:
-        terms = super().__call__(inputs, progress)
+    def __call__(
+        self, inputs: LossInputs, of_surfels: Mapping[str, Tensor], progress: float
+    ) -> dict[str, Tensor]:
+        terms = super().__call__(inputs, of_surfels, progress)
         self.steps.append(({name for name in inputs.batch if name.startswith("prior_")}, terms, progress))
         return terms
 
@@ -110,7 +112,7 @@ def test_after_an_interrupted_run_of_fmgs_priors(tmp_path: Path, capsys: pytest.
     assert share in " ".join(capsys.readouterr().out.split())
 
 
-def inputs(missing: frozenset[Kind]) -> tuple[LossInputs, dict[str, Tensor]]:
+def inputs(missing: frozenset[Kind]) -> tuple[LossInputs, SurfelInputs, dict[str, Tensor]]:
     """A step by hand whose maps disagree with all priors, and what gradients may reach."""
     H, W = 3, 4
     leaves = {
@@ -129,12 +131,9 @@ def inputs(missing: frozenset[Kind]) -> tuple[LossInputs, dict[str, Tensor]]:
     }  # fmt: skip
     batch = {f"prior_{kind}": value for kind, value in priors.items() if kind not in missing}
     outputs = {"accumulation": torch.ones(H, W, 1), **{name: leaves[name] for name in ("depth", "normal", "logits")}}
-    patch = Patch(torch.arange(3), torch.zeros(3, 1, dtype=torch.long))
-    step = LossInputs(
-        outputs, {"mask": torch.ones(H, W, 1), **batch}, avatar, surfels, patch,
-        torch.Generator().manual_seed(0), 0.2,
-    )  # fmt: skip
-    return step, leaves
+    patch = Patch(torch.arange(3), torch.zeros(3, 1, dtype=torch.long), torch.ones(()))
+    step = LossInputs(outputs, {"mask": torch.ones(H, W, 1), **batch}, torch.Generator().manual_seed(0), 0.2)
+    return step, SurfelInputs(avatar, surfels, patch), leaves
 
 
 WEIGHTS = LossWeights(lambda_d=0.3, lambda_n=0.5, lambda_sn=0, lambda_tv=0, lambda_s=0.7, lambda_reg=0.9)
@@ -142,9 +141,10 @@ MOVES: dict[Kind, set[str]] = {"depth": {"depth"}, "normal": {"normal"}, "semant
 
 
 def gradients(missing: frozenset[Kind]) -> tuple[dict[str, float], dict[str, Tensor | None]]:
-    step, leaves = inputs(missing)
+    step, surfels, leaves = inputs(missing)
     terms = {name: term for name, term in all_terms().items() if term.prior}
-    values = Objective.of(terms, WEIGHTS, TERMS)(step, 0.5)
+    objective = Objective.of(terms, WEIGHTS, TERMS)
+    values = objective(step, objective.of_surfels(surfels), 0.5)
     if values:
         torch.stack(list(values.values())).sum().backward()
     return {name: float(value) for name, value in values.items()}, {name: leaf.grad for name, leaf in leaves.items()}

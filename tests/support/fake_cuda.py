@@ -14,12 +14,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from fmgs_nerfstudio import recorded
 from fmgs_nerfstudio.rendering import Camera, Layer
 from fmgs_nerfstudio.rendering.cpu import rasterize_cpu
 
@@ -72,7 +74,61 @@ def uncounted() -> Iterator[None]:
         _counting[:] = paused
 
 
+_recording: list[Callable[[], None]] = []
+_is_recording = False
+
+
+def warm_up(function: Callable[[], None]) -> None:
+    """In place of `recorded.warm_up`."""
+    function()
+
+
+def record(function: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
+    """In place of `recorded.record`: what is done on the pretended device meanwhile, once more on the same memory.
+
+    Raises RuntimeError, as CUDA does, where the host waits or gives something.
+    """
+    global _is_recording
+    assert not _is_recording
+    _recording.clear()
+    _is_recording = True
+    try:
+        result = function()
+    finally:
+        _is_recording = False
+    tape = _recording[:]
+
+    def replay() -> None:
+        _operates("graph")
+        with _disable_current_modes():
+            for again in tape:
+                again()
+
+    return replay, result
+
+
+def _recorded(result: Any, compute: Callable[[], Any] | None = None) -> None:
+    """Note how to make a result anew, in its memory; without `compute` it becomes again what it is now."""
+    if not _is_recording:
+        return
+    memory = [leaf.held if isinstance(leaf, CudaTensor) else leaf for leaf in tree_leaves(result)]
+    memory = [leaf for leaf in memory if isinstance(leaf, Tensor)]
+    with _disable_current_modes():
+        kept = [leaf.clone() for leaf in memory] if compute is None else []
+
+    def again() -> None:
+        with torch.inference_mode(any(leaf.is_inference() for leaf in memory)), torch.no_grad():
+            made = [leaf for leaf in tree_leaves(compute()) if isinstance(leaf, Tensor)] if compute else kept
+            for old, new in zip(memory, made, strict=True):
+                if old.data_ptr() != new.data_ptr():
+                    old.detach().copy_(new)
+
+    _recording.append(again)
+
+
 def _waits(what: str) -> None:
+    if _is_recording:
+        raise RuntimeError(f"operation not permitted when stream is capturing: {what}")
     for counts in _counting:
         counts.wait(what)
 
@@ -154,11 +210,14 @@ class CudaTensor(torch.Tensor):
 
 @contextmanager
 def fake_cuda() -> Iterator[None]:
-    """While it lasts, `device="cuda"` and `.to("cuda")` give tensors of the fake device."""
+    """While it lasts, `device="cuda"` and `.to("cuda")` give tensors of the fake device, and what is recorded for it is
+    replayed on it."""
     swapped = torch.__future__.get_swap_module_params_on_conversion()
     torch.__future__.set_swap_module_params_on_conversion(True)
     try:
-        with _Kernels() as kernels, _Functions(kernels):
+        with _Kernels() as kernels, _Functions(kernels), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(recorded, "record", record)
+            patch.setattr(recorded, "warm_up", warm_up)
             yield
     finally:
         torch.__future__.set_swap_module_params_on_conversion(swapped)
@@ -223,7 +282,9 @@ class _Functions(TorchFunctionMode):
         if func in (torch.tensor, torch.as_tensor):
             _waits(func.__name__)
         _operates(func.__name__)
-        return tree_map_only(Tensor, CudaTensor, _held(func(*_held(args), **kwargs)))
+        made = tree_map_only(Tensor, CudaTensor, _held(func(*_held(args), **kwargs)))
+        _recorded(made)
+        return made
 
 
 class _Kernels(TorchDispatchMode):
@@ -247,7 +308,10 @@ class _Kernels(TorchDispatchMode):
         if any(isinstance(tensor, CudaTensor) for tensor in tensors):
             return _compute(func, args, kwargs)
         result = func(*args, **kwargs)
-        return tree_map_only(Tensor, CudaTensor, result) if self._creating and not tensors else result
+        if not self._creating or tensors:
+            return result
+        _recorded(result)
+        return tree_map_only(Tensor, CudaTensor, result)
 
 
 class _ToCuda(torch.autograd.Function):
@@ -286,6 +350,8 @@ def _move(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         return tensor
     if not (_is_cuda(device) and kwargs.get("non_blocking")):
         _waits("copy")
+    if _is_recording:
+        raise RuntimeError("a copy between host and card while it is recorded")
     _operates("copy")
     return (_ToCuda if _is_cuda(device) else _ToCpu).apply(tensor)
 
@@ -294,7 +360,9 @@ def _compute(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     _check_devices(func, args, kwargs)
     _check_generator(kwargs)
     _count(func, args, kwargs)
-    result = func(*_held(args), **_held(kwargs))
+    held = _held(args), _held(kwargs)
+    result = func(*held[0], **held[1])
+    _recorded(result, lambda: func(*held[0], **held[1]))
     if func.overloadpacket is _aten.copy_:
         return args[0]
     given = {id(_held(leaf)): leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, CudaTensor)}
@@ -307,7 +375,7 @@ def _compute(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
 
 
 def _count(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-    if not _counting:
+    if not (_counting or _is_recording):
         return
     packet = func.overloadpacket
     if not func.is_view and packet is not _aten.detach:
