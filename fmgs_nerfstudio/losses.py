@@ -40,13 +40,15 @@ def pose_prior_loss(of_frame: Float[Tensor, "K"], of_clip: Float[Tensor, "C"]) -
     return of_frame.square().mean() + of_clip.square().mean()
 
 
-def sample_pairs(valid: Bool[Tensor, "H W"], count: int, generator: torch.Generator) -> Int[Tensor, "P 2"]:
-    """Random pairs (x_1, x_2) of valid pixels for `depth_ranking_loss`, as flat indices; none if no pixel is valid."""
-    pixels = valid.flatten().nonzero()[:, 0]
-    if len(pixels) == 0:
-        return pixels.new_empty(0, 2)
-    draws = torch.randint(len(pixels), (count, 2), generator=generator, device=generator.device)
-    return pixels[draws.to(pixels.device, non_blocking=True)]
+def sample_pairs(valid: Bool[Tensor, "H W"], draws: Float[Tensor, "P 2"]) -> Int[Tensor, "P 2"]:
+    """Random pairs (x_1, x_2) of valid pixels for `depth_ranking_loss`, as flat indices: the k-th of n for a draw of
+    [k / n, (k + 1) / n). If no pixel is valid, of the last pixel with itself, which nothing ranks.
+
+    The host does not wait for n.
+    """
+    count = valid.flatten().cumsum(0)
+    wanted = (draws.double() * count[-1]).long() + 1
+    return torch.searchsorted(count, wanted).clamp_max(len(count) - 1)
 
 
 def depth_ranking_loss(

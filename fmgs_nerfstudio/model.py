@@ -53,10 +53,11 @@ from fmgs_nerfstudio.modalities import (
     render_modalities,
     visualize_outputs,
 )
-from fmgs_nerfstudio.objective import LossInputs, LossWeights, Objective, SurfelInputs
+from fmgs_nerfstudio.objective import DEPTH_PAIRS, LossInputs, LossWeights, Objective, SurfelInputs
 from fmgs_nerfstudio.parameters import Parameters, trained_parts
 from fmgs_nerfstudio.patches import Patch, Patches
-from fmgs_nerfstudio.recorded_step import Made, RecordedStep, StepInputs
+from fmgs_nerfstudio.recorded import Recorder
+from fmgs_nerfstudio.recorded_step import Made, StepInputs
 from fmgs_nerfstudio.rendering import Camera, outward, rasterize_finer
 from fmgs_nerfstudio.routes import OPEN, Strategy
 from fmgs_nerfstudio.schedule import Schedule
@@ -181,7 +182,7 @@ class FMGSModel(Model):
         self.objective = Objective.of(terms, config.weights, self._priors(capture))
         self.taught = Taught(self.objective.terms.keys())
         self.patches = Patches(self.surfels.means)
-        self.recorded = RecordedStep(self._make)
+        self.surfel_graphs, self.pixel_graphs = Recorder(1), Recorder(8, keeps=True)
 
     run_length: Tensor
     background: Tensor
@@ -198,6 +199,8 @@ class FMGSModel(Model):
     def forward(self, ray_bundle: Cameras, batch: dict[str, Any] | None = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         """As the host's; with a batch, losses and metrics in place of maps: what DistributedDataParallel sees leave the
         model must be what is differentiated."""
+        if batch is not None and self._replays:
+            return self._replayed_step(ray_bundle, batch)
         outputs = super().forward(ray_bundle)
         if batch is None:
             return outputs
@@ -208,18 +211,21 @@ class FMGSModel(Model):
     def get_outputs(self, camera: Cameras) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Render one camera (nerfstudio's `Cameras` of shape [1]); see `compose_outputs` for the maps."""
         view = Camera.from_nerfstudio(camera).to(self.device)
-        centre = camera.camera_to_worlds[0, :, 3].to(self.device, non_blocking=True)
         if not self.training:
-            avatar = self.pose_avatar_at(*self._pose_for(camera))
-            outputs = self.render(avatar, self.shade(avatar, centre), view, names := self.taught.shown)
+            avatar, names = self.pose_avatar_at(*self._pose_for(camera)), self.taught.shown
+            outputs = self.render(avatar, self.shade(avatar, self._centre(camera)), view, names)
             return visualize_outputs(outputs, names)
-        made = self._made(self._inputs_for(camera, view.viewmat, centre))
+        made = self._make(self._inputs_for(camera, view.viewmat))
         images = rasterize_finer(made.layers, view, self.config.rendering.supersampling)
         outputs = compose_outputs(dict(zip(self.objective.modalities, images, strict=True)), view, self.background)
-        if self.poses.clip is not None:  # there is a prior on corrections
-            of_frame, of_clip = self.poses.corrections_of(self.pose_id(camera))
-            outputs = outputs | {"of_frame": of_frame, "of_clip": of_clip}
-        return outputs | {"avatar": made.avatar, "of_surfels": made.terms}
+        return outputs | self._corrections(camera) | {"avatar": made.avatar, "of_surfels": made.terms}
+
+    def _corrections(self, camera: Cameras) -> dict[str, Tensor]:
+        """What corrects this frame's pose, where there is a prior on it."""
+        if self.poses.clip is None:
+            return {}
+        of_frame, of_clip = self.poses.corrections_of(self.pose_id(camera))
+        return {"of_frame": of_frame, "of_clip": of_clip}
 
     def _pose_for(self, camera: Cameras) -> tuple[Float[Tensor, "72"], Float[Tensor, "3"]]:
         """That which the camera carries (`held_out_poses.refined_views`), else the capture's that it names."""
@@ -227,12 +233,16 @@ class FMGSModel(Model):
             return camera.metadata["pose"][0], camera.metadata["transl"][0]
         return self.pose_now(self.pose_id(camera))
 
-    def _inputs_for(self, camera: Cameras, viewmat: Float[Tensor, "4 4"], centre: Float[Tensor, "3"]) -> StepInputs:
+    def _centre(self, camera: Cameras) -> Float[Tensor, "3"]:
+        return self._on_device(camera.camera_to_worlds[0, :, 3])
+
+    def _inputs_for(self, camera: Cameras, viewmat: Float[Tensor, "4 4"]) -> StepInputs:
         """What `_make` is told of a training step with this camera."""
         one = constant((1.0,), viewmat.dtype, self.device)
         gain = one if self.exposure is None else self.exposure(self.pose_id(camera))
         patch = self.patches.draw(self._generator("patch"))
-        return StepInputs(*self._pose_for(camera), viewmat, centre, gain, *self._surface_points(), *patch)
+        pose, centre = self._pose_for(camera), self._centre(camera)
+        return StepInputs(*pose, viewmat, centre, gain, *self._surface_points(), *patch)
 
     def _make(self, given: StepInputs) -> Made:
         """What a training step makes of its surfels before a pixel is drawn."""
@@ -242,15 +252,6 @@ class FMGSModel(Model):
         layers = layers_of(avatar, rgb, view, self.objective.modalities, self.config.rendering, self.strategy)
         patch = Patch(given.rows, given.neighbours, given.scale)
         return Made(avatar, layers, self.objective.of_surfels(SurfelInputs(avatar, self.surfels(), patch)))
-
-    def _made(self, inputs: StepInputs) -> Made:
-        """What `_make` makes of them; on one card replayed."""
-        on_card, alone = self.device.type == "cuda", comms.get_world_size() == 1
-        if not (self.config.cuda_graphs and on_card and alone and torch.is_grad_enabled()):
-            return self._make(inputs)
-        read = [part for part in self.children() if part not in (self.poses, self.exposure)]
-        parameters = [parameter for part in read for parameter in part.parameters()]
-        return self.recorded(inputs, parameters, (self._corrects, tuple(self.objective.terms)))
 
     def pose_avatar(self, pose_id: int) -> Avatar:
         """The avatar in a pose of the capture, refined as far as training refines poses by now."""
@@ -313,11 +314,58 @@ class FMGSModel(Model):
         """The weighted terms of Eq. 21, by the paper's names."""
         step = LossInputs(
             outputs,
-            {name: self._on_device(value) for name, value in batch.items() if isinstance(value, Tensor)},
-            self._generator("pairs"),
+            self._maps_of(batch),
+            self._on_device(self._draws()),
             self.config.weights.lambda_ssim,
         )
-        return self.objective(step, outputs["of_surfels"], self._progress())
+        terms = self.objective.of_pixels(step) | outputs["of_surfels"]
+        return self.objective.weighted(terms, batch, self._progress())
+
+    @property
+    def _replays(self) -> bool:
+        """Whether this training step is replayed."""
+        on_one_card = self.device.type == "cuda" and comms.get_world_size() == 1
+        return self.config.cuda_graphs and on_one_card and self.training and torch.is_grad_enabled()
+
+    @one_torch_thread()
+    def _replayed_step(self, camera: Cameras, batch: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """`get_loss_dict` and `get_metrics_dict` of `get_outputs`, all of it but the rasteriser as CUDA graphs."""
+        view = Camera.from_nerfstudio(camera).to(self.device)
+        given = self._inputs_for(camera, view.viewmat)
+        read = [part for part in self.children() if part not in (self.poses, self.exposure)]
+        parameters = [parameter for part in read for parameter in part.parameters()]
+        terms, names = tuple(self.objective.terms), self.objective.modalities
+        of_surfels = [name for name in terms if self.objective.terms[name].of_surfels]
+
+        def surfels(*given: Tensor) -> list[Tensor]:
+            return self._make(StepInputs(*given)).tensors()
+
+        tensors = self.surfel_graphs(surfels, given, parameters, (self._corrects, terms))
+        made = Made.of_tensors(tensors, given.weights, list(self.distilled.volumes), len(names), of_surfels)
+        images = rasterize_finer(made.layers, view, self.config.rendering.supersampling)
+        maps = self._maps_of(batch) | self._corrections(camera) | {"K": view.K, "viewmat": view.viewmat}
+        of_pixels = [name for name in self.objective.active(batch) if name not in of_surfels]
+
+        def pixels(draws: Tensor, *tensors: Tensor) -> list[Tensor]:
+            images, batch = tensors[: len(names)], dict(zip(maps, tensors[len(names) :], strict=True))
+            seen = Camera(batch["viewmat"], batch["K"], view.width, view.height)
+            outputs = compose_outputs(dict(zip(names, images, strict=True)), seen, self.background)
+            step = LossInputs(outputs | batch, batch, draws, self.config.weights.lambda_ssim)
+            found = self.objective.of_pixels(step)
+            assert list(found) == of_pixels
+            return [mse_loss(outputs["rgb"].detach(), batch["image"]), *found.values()]
+
+        draws = self._on_device(self._draws())
+        mse, *losses = self.pixel_graphs(pixels, [draws, *images, *maps.values()], (), (terms, *maps))
+        found = dict(zip(of_pixels, losses, strict=True)) | made.terms
+        return self.objective.weighted(found, batch, self._progress()), self._metrics(mse, made.avatar)
+
+    def _maps_of(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        return {name: self._on_device(value) for name, value in batch.items() if isinstance(value, Tensor)}
+
+    def _draws(self) -> Float[Tensor, "P 2"]:
+        """For the pairs of pixels of L_d in this step."""
+        return torch.rand(DEPTH_PAIRS, 2, generator=self._generator("pairs"))
 
     # --- the rest of nerfstudio's interface ---------------------------------------------------------------------------
 
@@ -379,10 +427,12 @@ class FMGSModel(Model):
 
     def get_metrics_dict(self, outputs: dict[str, Any], batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Training metrics and the weights of the losses, for the log."""
-        mse = mse_loss(outputs["rgb"].detach(), self._on_device(batch["image"]))
+        return self._metrics(mse_loss(outputs["rgb"].detach(), self._on_device(batch["image"])), outputs["avatar"])
+
+    def _metrics(self, mse: Float[Tensor, ""], avatar: Avatar) -> dict[str, Tensor]:
         weights = {f"weight/{name}": self.objective.weight(name, self._progress()) for name in self.objective.terms}
         logged = {name: torch.tensor(weight) for name, weight in weights.items()}
-        return {"psnr": -10 * mse.log10(), "opacity": outputs["avatar"].opacities.detach().mean(), **logged}
+        return {"psnr": -10 * mse.log10(), "opacity": avatar.opacities.detach().mean(), **logged}
 
     def get_image_metrics_and_images(
         self, outputs: dict[str, Tensor], batch: dict[str, Any]

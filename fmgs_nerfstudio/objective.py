@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -83,8 +83,14 @@ class LossInputs:
     """Rendered maps (`compose_outputs`)."""
     batch: Mapping[str, Tensor]
     """image, mask, and `prior_*` maps."""
-    generator: torch.Generator
+    draws: Float[Tensor, "P 2"]
+    """Random numbers in [0, 1), for the pairs of pixels that L_d ranks."""
     lambda_ssim: float
+
+    @property
+    def enlarged(self) -> Float[Tensor, ""] | float:
+        """Pixels of the picture, as many times those of the person's own crop."""
+        return self.batch.get("enlarged", 1.0)
 
     @cached_property
     def valid(self) -> Bool[Tensor, "H W"]:
@@ -131,8 +137,12 @@ class Term:
     """It needs no pixels, nor a value that the host reads: a card replays it."""
 
 
+def _photometric(inputs: LossInputs) -> Float[Tensor, ""]:
+    return losses.photometric_loss(inputs.outputs["rgb"], inputs.batch["image"], inputs.lambda_ssim) * inputs.enlarged
+
+
 def _depth_ranking(inputs: LossInputs) -> Float[Tensor, ""]:
-    pairs = losses.sample_pairs(inputs.valid, DEPTH_PAIRS, inputs.generator)
+    pairs = losses.sample_pairs(inputs.valid, inputs.draws)
     return losses.depth_ranking_loss(inputs.outputs["depth"][..., 0], inputs.batch["prior_depth"], pairs)
 
 
@@ -164,8 +174,8 @@ def _covariance_isometry(inputs: SurfelInputs) -> Float[Tensor, ""]:
 
 
 TERMS: Mapping[str, Term] = {
-    "L_c": Term(lambda x: losses.photometric_loss(x.outputs["rgb"], x.batch["image"], x.lambda_ssim), ("colour",)),
-    "L_m": Term(lambda x: losses.mask_loss(x.outputs["accumulation"], x.batch["mask"]), ("colour",)),
+    "L_c": Term(_photometric, ("colour",)),
+    "L_m": Term(lambda x: losses.mask_loss(x.outputs["accumulation"], x.batch["mask"]) * x.enlarged, ("colour",)),
     "L_d": Term(_depth_ranking, ("depth",), "depth"),
     "L_sn": Term(_normal_consistency, ("depth", "normal")),
     "L_n": Term(_normal_prior, ("normal",), "normal"),
@@ -209,12 +219,17 @@ class Objective:
         """The terms that need no pixels, not weighted, by name."""
         return {name: term.compute(inputs) for name, term in self.terms.items() if term.of_surfels}
 
-    def __call__(
-        self, inputs: LossInputs, of_surfels: Mapping[str, Float[Tensor, ""]], progress: float
+    def of_pixels(self, inputs: LossInputs) -> dict[str, Float[Tensor, ""]]:
+        """The others, not weighted, by name; without those whose prior map this frame lacks."""
+        active = self.active(inputs.batch)
+        return {name: term.compute(inputs) for name, term in active.items() if not term.of_surfels}
+
+    def active(self, batch: Container[str]) -> dict[str, Term]:
+        """Terms whose prior map is in the batch, by name."""
+        return {n: term for n, term in self.terms.items() if term.prior is None or f"prior_{term.prior}" in batch}
+
+    def weighted(
+        self, terms: Mapping[str, Float[Tensor, ""]], batch: Container[str], progress: float
     ) -> dict[str, Float[Tensor, ""]]:
-        """The weighted terms, by name; without those whose prior map this frame lacks."""
-        return {
-            name: self.weight(name, progress) * (of_surfels[name] if term.of_surfels else term.compute(inputs))
-            for name, term in self.terms.items()
-            if term.prior is None or f"prior_{term.prior}" in inputs.batch
-        }
+        """Those active, each times its weight, by name."""
+        return {name: self.weight(name, progress) * terms[name] for name in self.active(batch)}

@@ -73,9 +73,7 @@ class FMGSPipeline(VanillaPipeline):
             )
 
     def get_train_loss_dict(self, step: int) -> tuple[Any, dict[str, Tensor], dict[str, Tensor]]:
-        """As the host's; among several ranks, inside what averages their gradients."""
-        if self.world_size == 1:
-            return super().get_train_loss_dict(step)
+        """As the host's, by one call of the model: among several ranks it is inside what averages their gradients."""
         camera, batch = self.datamanager.next_train(step)
         losses, metrics = self._model(camera, batch)
         return {}, losses, metrics

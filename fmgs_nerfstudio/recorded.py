@@ -5,13 +5,15 @@ What a step on a card waits for is the host that launches.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from itertools import compress
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from fmgs_nerfstudio.console import log
 
 _WARM_UP = 3
 """Runs before the recording: libraries make their buffers, and constants go to the card."""
@@ -43,7 +45,7 @@ class Replay:
 class ReplayWithGradient(Replay):
     """The same with the gradient of inputs and `parameters`, whose memory stays; it is asked for before the next call.
 
-    Values are the function's to the bit as far as its kernels repeat themselves: they run in the same order.
+    The same kernels run in the same order. A parameter that nothing is asked of has a gradient of zeros.
     """
 
     def __init__(
@@ -94,6 +96,43 @@ class _Replayed(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         return None, *ctx.replay.pull_back(list(compress(grads, ctx.moves)))
+
+
+class Recorder:
+    """Replays of functions, each recorded when it is first asked for; a function that cannot be recorded runs itself,
+    as all do from then on, and it is said.
+
+    Of more than `most` the oldest is forgotten, or with `keeps` the newest runs itself.
+    """
+
+    def __init__(self, most: int, keeps: bool = False) -> None:
+        self._most, self._keeps = most, keeps
+        self._replays: dict[Hashable, ReplayWithGradient] = {}
+        self._refused = False
+
+    def __call__(
+        self,
+        function: Callable[..., Sequence[Tensor]],
+        inputs: Sequence[Tensor],
+        parameters: Sequence[Tensor],
+        phase: Hashable,
+    ) -> Sequence[Tensor]:
+        """The function's results. `parameters`: all that it reads and training moves; `phase`: what else changes what
+        it does."""
+        kinds = [(x.shape, x.dtype, x.requires_grad) for x in inputs]
+        key = phase, *kinds, *(x.requires_grad for x in parameters)
+        if key not in self._replays:
+            if self._refused or (self._keeps and len(self._replays) == self._most):
+                return function(*inputs)
+            if len(self._replays) == self._most:  # its memory is free for the next
+                del self._replays[next(iter(self._replays))]
+            try:
+                self._replays[key] = ReplayWithGradient(function, inputs, parameters)
+            except RuntimeError as error:
+                log(f"A part of the training is not replayed as CUDA graphs: {error}")
+                self._refused = True
+                return function(*inputs)
+        return self._replays[key](*inputs)
 
 
 def _flat(gradients: Sequence[Tensor | None]) -> tuple[list[torch.Size | None], Tensor]:

@@ -1,16 +1,15 @@
-"""What a training step makes of its surfels before a pixel is drawn: its shapes stay, so that a card can replay it."""
+"""A training step's two parts whose shapes stay, so that a card can replay them: what is made of the surfels before a
+pixel is drawn, and what is made of the pixels."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from fmgs_nerfstudio.avatar import Avatar
-from fmgs_nerfstudio.console import log
-from fmgs_nerfstudio.recorded import ReplayWithGradient
 from fmgs_nerfstudio.rendering import Layer
 
 
@@ -45,47 +44,24 @@ class Made(NamedTuple):
     terms: dict[str, Float[Tensor, ""]]
     """Losses of surfels alone, by name, not weighted."""
 
+    def tensors(self) -> list[Tensor]:
+        """All that it consists of."""
+        layers = (tensor for layer in self.layers for tensor in layer)
+        return [*self.avatar.tensors(), *layers, *self.terms.values()]
 
-class RecordedStep:
-    """A function from `StepInputs` to what it makes, as CUDA graphs of it and its gradient.
-
-    It is recorded anew where a phase of the training begins; where that cannot be, the function itself goes on in its
-    place, and it is said. A parameter that a step does not touch gets a gradient of zeros.
-    """
-
-    def __init__(self, function: Callable[[StepInputs], Made]) -> None:
-        self._function = function
-        self._replay: ReplayWithGradient | None = None
-        self._phase: Hashable = None
-        self._example: Made | None = None
-        self._refused = False
-
-    def __call__(self, inputs: StepInputs, parameters: Sequence[Tensor], phase: Hashable) -> Made:
-        """`parameters`: all that the function reads and training moves; `phase`: what else changes what it does."""
-        if self._refused:
-            return self._function(inputs)
-        phase = phase, *(x.requires_grad for x in (*inputs, *parameters))
-        if self._replay is None or phase != self._phase:
-            self._replay = self._example = None  # their memory is free for what comes
-            try:
-                self._replay, self._phase = ReplayWithGradient(self._flat, inputs, parameters), phase
-            except RuntimeError as error:
-                log(f"Steps are not replayed as CUDA graphs: {error}")
-                self._refused = True
-                return self._function(inputs)
-        return self._whole(self._replay(*inputs), inputs)
-
-    def _flat(self, *inputs: Tensor) -> list[Tensor]:
-        avatar, layers, terms = self._example = self._function(StepInputs(*inputs))
-        return [*avatar.tensors(), *(tensor for layer in layers for tensor in layer), *terms.values()]
-
-    def _whole(self, tensors: Sequence[Tensor], inputs: StepInputs) -> Made:
-        assert self._example is not None
-        avatar, layers, terms = self._example
-        rest, own, size = list(tensors), len(tensors) - len(terms), len(Layer._fields)
-        first = own - size * len(layers)
+    @staticmethod
+    def of_tensors(
+        tensors: Sequence[Tensor],
+        weights: Float[Tensor, "P 24"],
+        distilled: Sequence[str],
+        layers: int,
+        terms: Sequence[str],
+    ) -> Made:
+        """The inverse of `tensors`, for so many layers, these names, and the inputs' skinning weights."""
+        own, size = len(tensors) - len(terms), len(Layer._fields)
+        first = own - size * layers
         return Made(
-            Avatar.of_tensors(rest[:first], list(avatar.distilled), inputs.weights),
-            [Layer(*rest[i : i + size]) for i in range(first, own, size)],
-            dict(zip(terms, rest[own:], strict=True)),
+            Avatar.of_tensors(tensors[:first], distilled, weights),
+            [Layer(*tensors[i : i + size]) for i in range(first, own, size)],
+            dict(zip(terms, tensors[own:], strict=True)),
         )

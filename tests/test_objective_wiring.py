@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -77,7 +77,7 @@ def terms(
             "image": constant(0.9, 0.5, 0.1), "mask": constant(1.0), "prior_depth": constant(1.0)[..., 0],
             "prior_normal": constant(*TOWARDS), "prior_semantics": torch.zeros(H, W, dtype=torch.uint8),
         } | dict(batch or {}),
-        generator=torch.Generator().manual_seed(0),
+        draws=torch.rand(8192, 2, generator=torch.Generator().manual_seed(0)),
         lambda_ssim=(weights or ONE).lambda_ssim,
     )  # fmt: skip
     surfels_of_step = SurfelInputs(
@@ -86,7 +86,8 @@ def terms(
         patch=patch or patch_of(torch.arange(3), torch.tensor([[1], [0], [0]])),
     )
     objective = Objective.of(all_terms(), weights or ONE, PRIORS)
-    made = objective(inputs, objective.of_surfels(surfels_of_step), progress)
+    found = objective.of_pixels(inputs) | objective.of_surfels(surfels_of_step)
+    made = objective.weighted(found, inputs.batch, progress)
     return {name: float(value) for name, value in made.items()}
 
 
@@ -426,14 +427,19 @@ class Recorder(Objective):
     seen: LossInputs
     surfels: SurfelInputs
     given: Mapping[str, Tensor]
+    of: Container[str]
     progress: float
 
     def of_surfels(self, inputs: SurfelInputs) -> dict[str, Tensor]:
         object.__setattr__(self, "surfels", inputs)
         return {"L_x": inputs.avatar.opacities.sum()}
 
-    def __call__(self, inputs: LossInputs, of_surfels: Mapping[str, Tensor], progress: float) -> dict[str, Tensor]:
-        for name, value in {"seen": inputs, "given": of_surfels, "progress": progress}.items():
+    def of_pixels(self, inputs: LossInputs) -> dict[str, Tensor]:
+        object.__setattr__(self, "seen", inputs)
+        return {"L_y": inputs.outputs["rgb"].sum()}
+
+    def weighted(self, terms: Mapping[str, Tensor], batch: Container[str], progress: float) -> dict[str, Tensor]:
+        for name, value in {"given": terms, "of": batch, "progress": progress}.items():
             object.__setattr__(self, name, value)
         return {}
 
@@ -456,12 +462,14 @@ def test_what_the_model_hands_to_its_objective(monkeypatch: pytest.MonkeyPatch) 
         seen, of_surfels, surfels = recorder.seen, recorder.surfels, model.surfels()
         avatar = of_surfels.avatar
         assert recorder.progress == 0.25
-        assert recorder.given["L_x"] == avatar.opacities.sum()
+        assert recorder.given == {"L_x": avatar.opacities.sum(), "L_y": outputs["rgb"].sum()}
+        assert recorder.of is batch
         assert torch.equal(avatar.T, model.pose_avatar(0).T)
         assert torch.equal(of_surfels.template.means, surfels.means)
         assert (of_surfels.template.means - avatar.canonical.means).abs().max() > 1e-4  # the corrected are elsewhere
         assert torch.equal(seen.batch["image"], batch["image"])
         assert "image_idx" not in seen.batch
+        assert torch.equal(seen.draws, torch.rand(8192, 2, generator=model._generator("pairs")))
         assert seen.lambda_ssim == 0.123
         rows, near, scale = of_surfels.patch
         own = rows[: round(len(near) / float(scale))][::97]

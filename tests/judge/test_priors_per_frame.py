@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,12 +71,12 @@ def interrupted(root: Path) -> Capture:
 class Recorder(Objective):
     """Keeps the terms of each step, and the maps that its frame has."""
 
-    def __call__(
-        self, inputs: LossInputs, of_surfels: Mapping[str, Tensor], progress: float
+    def weighted(
+        self, terms: Mapping[str, Tensor], batch: Container[str], progress: float
     ) -> dict[str, Tensor]:
-        terms = super().__call__(inputs, of_surfels, progress)
-        self.steps.append(({name for name in inputs.batch if name.startswith("prior_")}, terms, progress))
-        return terms
+        made = super().weighted(terms, batch, progress)
+        self.steps.append(({f"prior_{kind}" for kind in TERMS if f"prior_{kind}" in batch}, made, progress))
+        return made
 
     steps: list[tuple[set[str], dict[str, Tensor], float]] = []  # noqa: RUF012 (frozen, and one is made)
 
@@ -132,7 +132,7 @@ def inputs(missing: frozenset[Kind]) -> tuple[LossInputs, SurfelInputs, dict[str
     batch = {f"prior_{kind}": value for kind, value in priors.items() if kind not in missing}
     outputs = {"accumulation": torch.ones(H, W, 1), **{name: leaves[name] for name in ("depth", "normal", "logits")}}
     patch = Patch(torch.arange(3), torch.zeros(3, 1, dtype=torch.long), torch.ones(()))
-    step = LossInputs(outputs, {"mask": torch.ones(H, W, 1), **batch}, torch.Generator().manual_seed(0), 0.2)
+    step = LossInputs(outputs, {"mask": torch.ones(H, W, 1), **batch}, torch.rand(8192, 2, generator=torch.Generator().manual_seed(0)), 0.2)
     return step, SurfelInputs(avatar, surfels, patch), leaves
 
 
@@ -144,7 +144,8 @@ def gradients(missing: frozenset[Kind]) -> tuple[dict[str, float], dict[str, Ten
     step, surfels, leaves = inputs(missing)
     terms = {name: term for name, term in all_terms().items() if term.prior}
     objective = Objective.of(terms, WEIGHTS, TERMS)
-    values = objective(step, objective.of_surfels(surfels), 0.5)
+    found = objective.of_pixels(step) | objective.of_surfels(surfels)
+    values = objective.weighted(found, step.batch, 0.5)
     if values:
         torch.stack(list(values.values())).sum().backward()
     return {name: float(value) for name, value in values.items()}, {name: leaf.grad for name, leaf in leaves.items()}
