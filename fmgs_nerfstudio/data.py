@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,6 +17,7 @@ import torch
 import tyro
 from fmgs_dataparsers.capture import Capture, CaptureError, Frame, Split
 from fmgs_dataparsers.parser import FMGSDataParserConfig
+from jaxtyping import Float
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.datamanagers.full_images_datamanager import FullImageDatamanager, FullImageDatamanagerConfig
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
@@ -31,6 +33,8 @@ from fmgs_nerfstudio.maps.maps import Kind, PriorsError
 from fmgs_nerfstudio.metrics.bounds import BodyBounds
 
 Batch = dict[str, Any]
+DECODERS = max(1, min(8, (os.cpu_count() or 1) // 2))
+"""Threads that decode images: on two cores one, and training has the other."""
 
 
 class AvatarDataset(InputDataset):
@@ -146,11 +150,33 @@ class FMGSDataManager(FullImageDatamanager[AvatarDataset]):
         self.train_cameras = self.train_dataset.cameras  # on the CPU, where the model reads their numbers
         return FrameCache(self._cropped, len(self.train_dataset), self.config.cache_megabytes)
 
+    @property
+    def _on_card(self) -> bool:
+        return torch.device(self.device).type == "cuda"
+
+    @cached_property
+    def _least_size(self) -> tuple[int, int]:
+        """Height and width of training crops at least: a card replays steps of one size, that of the largest."""
+        margin = self.config.crop_margin
+        if not self._on_card or margin is None:
+            return 0, 0
+
+        def size(frame: Frame) -> tuple[int, int]:
+            try:
+                box = _box(self.train_dataset.capture.mask(frame), margin)
+            except CaptureError:  # told when its turn comes
+                box = None
+            return (0, 0) if box is None else (box[1] - box[0], box[3] - box[2])
+
+        with ThreadPoolExecutor(max_workers=DECODERS) as pool:
+            heights, widths = zip(*pool.map(size, self.train_dataset.frames), strict=True)
+        return max(heights), max(widths)
+
     def _cropped(self, index: int) -> Batch:
         """Maps, and the `camera` that sees them; for a card in memory that it reads while the host goes on."""
-        camera = self.train_cameras[index : index + 1]
-        camera, batch = crop_to_person(camera, self.train_dataset.get_data(index), self.config.crop_margin)
-        on_card = torch.device(self.device).type == "cuda"
+        camera, maps = self.train_cameras[index : index + 1], self.train_dataset.get_data(index)
+        camera, batch = crop_to_person(camera, maps, self.config.crop_margin, self._least_size)
+        on_card = self._on_card
         tensors = {name: value for name, value in batch.items() if isinstance(value, Tensor)}
         kept = {name: value.pin_memory() if on_card else value.contiguous() for name, value in tensors.items()}
         return batch | kept | {"camera": camera}
@@ -164,7 +190,8 @@ class FMGSDataManager(FullImageDatamanager[AvatarDataset]):
         count = len(self.train_dataset)
         order = itertools.chain((self._train_index(s) for s in range(step, step + count)), range(count))
         try:
-            index, batch = self.cached_train.first(order, [self._train_index(s) for s in (step + 1, step + 2)])
+            ahead = [self._train_index(s) for s in range(step + 1, step + 2 + DECODERS)]
+            index, batch = self.cached_train.first(order, ahead)
         except CaptureError as error:
             raise SystemExit(f"\nerror: {error}") from error
         self.drawn = self.train_dataset.frames[index]
@@ -208,21 +235,19 @@ class FMGSDataManager(FullImageDatamanager[AvatarDataset]):
         return int(cameras.height[0]) * int(cameras.width[0])
 
 
-def crop_to_person(camera: Cameras, batch: Batch, margin: float | None) -> tuple[Cameras, Batch]:
+def crop_to_person(
+    camera: Cameras, batch: Batch, margin: float | None, least: tuple[int, int] = (0, 0)
+) -> tuple[Cameras, Batch]:
     """Cut all maps of `batch` [H, W, ...] and the camera to the box of the mask, grown by `margin` of its longer side.
 
-    Where nothing is masked, or without a margin, all is kept.
+    Where nothing is masked, or without a margin, all is kept. A crop of less than the `least` height and width takes in
+    more of the image, as far as there is any; then `enlarged` [] is its pixels over those that it would have had.
     """
-    if margin is None:
+    if margin is None or (box := _box(batch["mask"][..., 0].numpy(force=True), margin)) is None:
         return camera, batch.copy()
-    mask = batch["mask"][..., 0].numpy(force=True)  # whose maxima are ten times as fast as torch's
-    rows, columns = (np.flatnonzero(mask.max(axis)) for axis in (1, 0))
-    if len(rows) == 0:
-        return camera, batch.copy()
-    grow = round(margin * max(int(rows[-1] - rows[0]), int(columns[-1] - columns[0])))
     height, width = batch["mask"].shape[:2]
-    y0, y1 = max(int(rows[0]) - grow, 0), min(int(rows[-1]) + 1 + grow, height)
-    x0, x1 = max(int(columns[0]) - grow, 0), min(int(columns[-1]) + 1 + grow, width)
+    own = (box[1] - box[0]) * (box[3] - box[2])
+    (y0, y1), (x0, x1) = _widened(*box[:2], least[0], height), _widened(*box[2:], least[1], width)
     cropped = Cameras(
         camera_to_worlds=camera.camera_to_worlds,
         fx=camera.fx,
@@ -234,7 +259,28 @@ def crop_to_person(camera: Cameras, batch: Batch, margin: float | None) -> tuple
         times=camera.times,
         metadata=camera.metadata,
     )
-    return cropped, {name: value[y0:y1, x0:x1] if isinstance(value, Tensor) else value for name, value in batch.items()}
+    cut = {name: value[y0:y1, x0:x1] if isinstance(value, Tensor) else value for name, value in batch.items()}
+    enlarged = {"enlarged": torch.tensor((y1 - y0) * (x1 - x0) / own)} if any(least) else {}
+    return cropped, cut | enlarged
+
+
+def _box(mask: Float[Array, "H W"], margin: float) -> tuple[int, int, int, int] | None:
+    """Rows [y0, y1) and columns [x0, x1) of the mask with its margin; None where it is empty."""
+    rows, columns = (np.flatnonzero(mask.max(axis)) for axis in (1, 0))  # numpy's are ten times as fast as torch's
+    if len(rows) == 0:
+        return None
+    grow = round(margin * max(int(rows[-1] - rows[0]), int(columns[-1] - columns[0])))
+    height, width = mask.shape
+    y0, y1 = max(int(rows[0]) - grow, 0), min(int(rows[-1]) + 1 + grow, height)
+    x0, x1 = max(int(columns[0]) - grow, 0), min(int(columns[-1]) + 1 + grow, width)
+    return y0, y1, x0, x1
+
+
+def _widened(first: int, end: int, least: int, limit: int) -> tuple[int, int]:
+    """A range of at least this length about the same middle, moved to where it lies within the limit."""
+    size = min(max(end - first, least), limit)
+    first = min(max(first - (size - (end - first)) // 2, 0), limit - size)
+    return first, first + size
 
 
 class EvalLoader:
@@ -253,12 +299,12 @@ class EvalLoader:
 
 
 class FrameCache:
-    """Decoded frames, the least recently used dropped first, and a thread that decodes what comes next."""
+    """Decoded frames, the least recently used dropped first, and threads that decode what comes next."""
 
     def __init__(self, load: Callable[[int], Batch], length: int, megabytes: int) -> None:
         self._load, self._length, self._bytes = load, length, megabytes * 2**20
         self._frames: OrderedDict[int, Future[Batch]] = OrderedDict()
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fmgs-decode")
+        self._worker = ThreadPoolExecutor(max_workers=DECODERS, thread_name_prefix="fmgs-decode")
         self._unreadable: dict[int, Exception] = {}
 
     def __len__(self) -> int:

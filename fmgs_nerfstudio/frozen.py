@@ -16,6 +16,7 @@ from fmgs_nerfstudio.avatar import Avatar
 from fmgs_nerfstudio.body.model import N_JOINTS
 from fmgs_nerfstudio.fields.skinning import blend
 from fmgs_nerfstudio.kernels.carrying import Carried
+from fmgs_nerfstudio.kernels.precision import full_precision
 from fmgs_nerfstudio.modalities import Pictures, visualize_outputs
 from fmgs_nerfstudio.model import FMGSModel
 from fmgs_nerfstudio.motion.motion import Motion
@@ -40,6 +41,7 @@ class FrozenAvatar:
         Z_mean: [16] its mean.
     """
 
+    @full_precision()
     @torch.inference_mode()
     def __init__(self, model: FMGSModel, clamp_pose: bool = False) -> None:
         """`clamp_pose`: keep what the fields see of a pose within what training saw."""
@@ -72,6 +74,7 @@ class FrozenAvatar:
         poses, transl = (column.numpy(force=True).astype(float) for column in self.model.poses_now())
         return dataclasses.replace(motion, poses=poses, transl=transl)
 
+    @full_precision()
     @torch.inference_mode()
     def pose(self, pose: Float[Tensor, "72"], transl: Float[Tensor, "3"]) -> Avatar:
         """As `FMGSModel.pose_avatar_at`."""
@@ -95,6 +98,7 @@ class FrozenAvatar:
         carried = Carried(means, tangents, tangents, tangents)
         return Avatar(Surfels(*canonical), T, self.opacities, self.f_c, z_g, Z_p, self.distilled, carried=carried)
 
+    @full_precision()
     @torch.inference_mode()
     def at_rest(self) -> Avatar:
         """In canonical space, with the mean of the training poses' latents."""
@@ -125,6 +129,7 @@ class FrozenAvatar:
         below, above = (self.weights.index_select(0, self.rows + node + k) for k in range(2))
         return torch.lerp(below, above, (at - node)[:, None])
 
+    @full_precision()
     @torch.inference_mode()
     def render(self, avatar: Avatar, camera: Camera, names: Iterable[str]) -> Pictures:
         """Output maps of the modalities asked for, the colour's always among them, as people see them."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import l1_loss
 
 from fmgs_nerfstudio.data import Batch, EvalLoader, crop_to_person
+from fmgs_nerfstudio.kernels.precision import full_precision
 from fmgs_nerfstudio.model import FMGSModel
 from fmgs_nerfstudio.rendering import Camera
 
@@ -52,7 +53,7 @@ def refine_pose(
     optimizer = torch.optim.Adam(groups)
     decay = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
     cropped = [crop_to_person(camera, batch, _MARGIN) for camera, batch in views]
-    with _frozen(model):
+    with _frozen(model), full_precision():
         for step in range(steps):
             camera, batch = cropped[step % len(cropped)]
             view = Camera.from_nerfstudio(camera).to(model.device)

@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.nn.functional import max_pool2d
 
 from fmgs_nerfstudio.console import log
-from fmgs_nerfstudio.data import Batch, FMGSDataManager
+from fmgs_nerfstudio.data import DECODERS, Batch, FMGSDataManager
 from fmgs_nerfstudio.fields.light_fit import LightFit, Sightings, fit_light
+from fmgs_nerfstudio.kernels.precision import full_precision
 from fmgs_nerfstudio.model import FMGSModel
 from fmgs_nerfstudio.rendering import Camera, Layer, facing_away, outward, rasterize_finer
 from fmgs_nerfstudio.routes import OPEN
@@ -47,8 +48,9 @@ def find_light(model: FMGSModel, data: FMGSDataManager) -> None:
 
 def training_views(data: FMGSDataManager) -> Iterator[tuple[Cameras, Batch]]:
     """Training pictures, spread over the capture; without those that cannot be read."""
-    for index in map(int, _spread(len(data.train_dataset), _FRAMES)):
-        if (batch := data.cached_train.readable(index)) is not None:
+    chosen = _spread(len(data.train_dataset), _FRAMES).tolist()
+    for i, index in enumerate(chosen):
+        if (batch := data.cached_train.readable(index, chosen[i + 1 : i + 1 + DECODERS])) is not None:
             yield batch["camera"], batch
 
 
@@ -81,6 +83,7 @@ def look(model: FMGSModel, views: Iterable[tuple[Cameras, Batch]]) -> Sightings:
     )
 
 
+@full_precision()
 def _look(
     model: FMGSModel, camera: Cameras, batch: Batch, chosen: Bool[Tensor, "N"]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:

@@ -38,6 +38,7 @@ from fmgs_nerfstudio.fields.volumes import FeatureVolume
 from fmgs_nerfstudio.fit_errors import PoseSigma, expected_errors, sigma_of
 from fmgs_nerfstudio.judge.prior_maps import priors_at_hand, share_of_priors
 from fmgs_nerfstudio.kernels.constants import constant
+from fmgs_nerfstudio.kernels.precision import full_precision
 from fmgs_nerfstudio.kernels.threads import one_torch_thread
 from fmgs_nerfstudio.maps.maps import Kind
 from fmgs_nerfstudio.metrics.image import image_metrics
@@ -265,6 +266,7 @@ class FMGSModel(Model):
         """All poses of the capture, as `pose_now` has them."""
         return self.poses.all(*self._refines())
 
+    @full_precision()
     def pose_avatar_at(self, pose: Float[Tensor, "72"], transl: Float[Tensor, "3"]) -> Avatar:
         """Canonical surfels, corrected for the pose, and their way to the observed world (Fig. 1, a to c).
 
@@ -290,6 +292,7 @@ class FMGSModel(Model):
         T, skinned = blend(W, B), Skinned(predicted, weights)
         return Avatar(surfels, T, self.surfels.opacities, self.V_c(), residual.z_g, Z_p, self.distilled(), skinned)
 
+    @full_precision()
     def shade(
         self, avatar: Avatar, camera_centre: Float[Tensor, "3"], light: Light | None = None
     ) -> Float[Tensor, "N 3"]:
@@ -302,6 +305,7 @@ class FMGSModel(Model):
         normals = outward(posed.tangents)
         return colour * light(normals if self.config.light.moves_normals else normals.detach())
 
+    @full_precision()
     def render(self, avatar: Avatar, rgb: Float[Tensor, "N 3"], camera: Camera, names: Iterable[str]) -> Maps:
         """Maps of the modalities asked for, the colour's among them (`compose_outputs`)."""
         config = self.config
@@ -434,6 +438,7 @@ class FMGSModel(Model):
         logged = {name: torch.tensor(weight) for name, weight in weights.items()}
         return {"psnr": -10 * mse.log10(), "opacity": avatar.opacities.detach().mean(), **logged}
 
+    @full_precision()
     def get_image_metrics_and_images(
         self, outputs: dict[str, Tensor], batch: dict[str, Any]
     ) -> tuple[dict[str, float], dict[str, Tensor]]:

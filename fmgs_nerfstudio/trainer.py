@@ -26,6 +26,7 @@ from torch import Tensor
 from fmgs_nerfstudio.checkpoints import CheckpointError, newest_whole_checkpoint, step_of, why_torn
 from fmgs_nerfstudio.files import atomic_path, folder_beside, to_disk
 from fmgs_nerfstudio.kernels.memory import keep_freed_memory
+from fmgs_nerfstudio.kernels.precision import full_precision
 from fmgs_nerfstudio.kernels.threads import one_torch_thread
 from fmgs_nerfstudio.pipeline import FMGSPipeline, FMGSPipelineConfig
 from fmgs_nerfstudio.progress import Progress, ProgressConfig
@@ -148,7 +149,7 @@ class FMGSTrainer(Trainer):
         Raises:
             NotFiniteError: see `LossWatch`.
         """
-        with one_torch_thread():
+        with one_torch_thread(), full_precision():
             loss, losses, metrics = super().train_iteration(step)
         drawn = self.pipeline.datamanager.drawn
         self.losses.add(step, f"{drawn.camera}/{drawn.stem}", {"their sum": loss, **losses})

@@ -327,6 +327,36 @@ def relative_error(value: Tensor, expected: Tensor) -> float:
     return float((value - expected).double().norm() / expected.double().norm().clamp_min(1e-12))
 
 
+@pytest.mark.parametrize("thing", [evaluation, viewer, frozen_avatar, speed], ids=lambda t: t.__name__)
+def test_no_product_is_tf32(models: tuple[FMGSModel, FMGSModel], thing: Any, tmp_path: Path) -> None:
+    """Whatever torch's flag says, which is as it was afterwards."""
+    model = models[1]
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with counted() as counts:
+            torch.ones(2, 2, device="cuda") @ torch.ones(2, 2, device="cuda")
+            thing(model, tmp_path)
+        assert counts.maybe_tf32 == {"aten.mm": 1}  # the first
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+@pytest.mark.parametrize("replays", [True, False])
+def test_no_product_of_a_training_is_tf32(capture: Path, tmp_path: Path, replays: bool) -> None:
+    """Backward passes included."""
+    made = config_for(capture, tmp_path, 2)
+    made.machine.device_type, made.pipeline.model.cuda_graphs = "cuda", replays
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with counted() as counts:
+            train(made)
+        assert counts.operations["aten.mm"] > 0
+        assert counts.maybe_tf32 == {}
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
 def test_a_run_on_a_card(capture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Trained, saved, resumed, evaluated, opened again with the device that nerfstudio finds, and on the CPU."""
     made = config_for(capture, tmp_path, 2)

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fmgs_nerfstudio.fields.appearance import spherical_harmonics
+from fmgs_nerfstudio.kernels.precision import full_precision
 
 GAMMA = 2.2
 """Images are linear light to the power of 1 / GAMMA."""
@@ -61,6 +62,7 @@ class Light(nn.Module):
         irradiance = torch.addmm(mean, spherical_harmonics(normal)[:, :8], others)
         return irradiance.clamp_min(_FLOOR) ** (1 / GAMMA)
 
+    @full_precision()
     def turned(self, up: Float[Tensor, "3"], angle: float) -> Light:
         """This light carried about the unit axis `up` by `angle` radians."""
         # Harmonics of one degree turn into each other, so that nine directions tell all.

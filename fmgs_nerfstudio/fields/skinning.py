@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fmgs_nerfstudio.fields.hash_grid import HashEncoding, HashGridConfig
 from fmgs_nerfstudio.fields.mlp import ConditionedMLP
+from fmgs_nerfstudio.kernels.precision import full_precision
 from fmgs_nerfstudio.kernels.threads import one_thread
 from fmgs_nerfstudio.parameters import TrainedPart
 
@@ -82,6 +83,7 @@ class SurfaceWeights:
         return (self.corners[face] * barycentric).sum(1), (self.weights[face] * barycentric).sum(1)
 
 
+@full_precision()
 @one_thread()
 def fit_to_surface(skinning: SkinningField, surface: SurfaceWeights, steps: int, generator: torch.Generator) -> float:
     """Initialise the field to SMPL's weights, so that training starts from a body that moves as SMPL does.

@@ -18,6 +18,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from fmgs_nerfstudio.kernels.compiled import device_function, gradient, kernel, takes
+from fmgs_nerfstudio.kernels.precision import full_precision
 
 ZERO = np.float32(0)
 
@@ -45,6 +46,7 @@ def carry(
     return carry_in_few(means, frames, scales, T)
 
 
+@full_precision()
 def carry_in_few(
     means: Float[Tensor, "N 3"], frames: Float[Tensor, "N 3 3"], scales: Float[Tensor, "N S"], T: Float[Tensor, "N 3 4"]
 ) -> Carried:

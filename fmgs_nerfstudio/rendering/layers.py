@@ -46,7 +46,7 @@ class Camera:
         rotation = camera_to_world[:3, :3] * camera_to_world.new_tensor([1.0, -1.0, -1.0])
         viewmat = torch.eye(4, dtype=rotation.dtype, device=rotation.device)
         viewmat[:3, :3] = rotation.T
-        viewmat[:3, 3] = -rotation.T @ camera_to_world[:3, 3]
+        viewmat[:3, 3] = -(rotation * camera_to_world[:3, 3:]).sum(0)
         return cls(viewmat, rotation.new_tensor([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]), width, height)
 
     @classmethod
@@ -64,7 +64,7 @@ class Camera:
     @property
     def centre(self) -> Float[Tensor, "3"]:
         """Where it stands in the world, metres."""
-        return -self.viewmat[:3, :3].T @ self.viewmat[:3, 3]
+        return -(self.viewmat[:3, :3] * self.viewmat[:3, 3:]).sum(0)  # no product, whose float32 could be TF32
 
     def finer(self, factor: int) -> Camera:
         """The same view with `factor` pixels for each, along both axes."""

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
+from fmgs_nerfstudio.kernels.precision import full_precision
 from fmgs_nerfstudio.modalities import Pictures
 from fmgs_nerfstudio.rendering import Camera
 
@@ -45,6 +46,7 @@ def capture_view(capture: Capture, camera: str) -> Camera:
     return Camera(viewmat, torch.from_numpy(K).float(), width, height)
 
 
+@full_precision()
 def frame_seen_from(
     view: Camera, image: Float[Tensor, "H0 W0 3"], camera: Camera, point: Float[Tensor, "3"]
 ) -> tuple[Float[Tensor, "H W 3"], Bool[Tensor, "H W 1"]]:

@@ -57,7 +57,7 @@ class Parts:
             surfels = classes == part
             if not surfels.any():
                 continue
-            luminance = rgb @ rgb.new_tensor(_LUMINANCE)
+            luminance = (rgb * rgb.new_tensor(_LUMINANCE)).sum(-1)
             shading = luminance / luminance[surfels].mean().clamp_min(1e-3)
             painted = (shading[:, None] * rgb.new_tensor(colour) / 255).clamp(0, 1)
             rgb = torch.where(surfels[:, None], torch.lerp(rgb, painted, strength), rgb)

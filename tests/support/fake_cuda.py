@@ -31,6 +31,7 @@ _aten = torch.ops.aten
 _INDEXED = {_aten.index, _aten.index_put, _aten.index_put_, _aten._index_put_impl_, _aten._unsafe_index}
 _COPIES = {_aten.copy_, _aten._to_copy, _aten.copy}
 _WITH_SCALARS = {_aten.masked_fill, _aten.masked_fill_, _aten.fill, _aten.fill_}
+_PRODUCTS = {_aten.mm, _aten.bmm, _aten.addmm, _aten.baddbmm, _aten.addmv, _aten.mv}
 # The host needs the result, or its size.
 _WAITING = {_aten._local_scalar_dense, _aten.nonzero, _aten.masked_select, _aten._unique2, _aten.repeat_interleave}
 
@@ -41,13 +42,20 @@ class Counts:
 
     operations: Counter[str] = field(default_factory=Counter)
     """That are no views, by name: at least one launch each on a real card."""
+    maybe_tf32: Counter[str] = field(default_factory=Counter)
+    """Products of float32 that torch's flag lets be TF32."""
     waits: Counter[str] = field(default_factory=Counter)
     """Of the host for the card, by what and the innermost line of this project: values read back, results whose size
     the host needs, and copies from the host that are not `non_blocking`."""
 
     def wait(self, what: str) -> None:
-        frames = [f for f in traceback.extract_stack() if "/fmgs_" in f.filename]
-        self.waits[f"{what} at {frames[-1].filename.split('/fmgs_')[-1]}:{frames[-1].lineno}" if frames else what] += 1
+        self.waits[what + _place()] += 1
+
+
+def _place() -> str:
+    """The innermost line of this project."""
+    frames = [f for f in traceback.extract_stack() if "/fmgs_" in f.filename]
+    return f" at {frames[-1].filename.split('/fmgs_')[-1]}:{frames[-1].lineno}" if frames else ""
 
 
 _counting: list[Counts] = []
@@ -380,6 +388,9 @@ def _count(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
     packet = func.overloadpacket
     if not func.is_view and packet is not _aten.detach:
         _operates(str(packet))
+    if packet in _PRODUCTS and torch.get_float32_matmul_precision() != "highest":
+        for counts in _counting if any(_is_float32(x) for x in args) else ():
+            counts.maybe_tf32[str(packet) + _place()] += 1
     indices = tree_leaves(args[1]) if packet in _INDEXED else []
     masks = [x for x in indices if isinstance(x, Tensor) and x.dtype == torch.bool]
     from_host = [x for x in indices if isinstance(x, Tensor) and not isinstance(x, CudaTensor)]
@@ -419,6 +430,10 @@ def _check_generator(kwargs: Mapping[str, Any]) -> None:
 
 def _is_cuda(device: Any) -> bool:
     return device is not None and torch.device(device).type == "cuda"
+
+
+def _is_float32(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.dtype == torch.float32
 
 
 def _held(value: Any) -> Any:
