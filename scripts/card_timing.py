@@ -20,7 +20,6 @@ from nerfstudio.engine.trainer import Trainer
 from nerfstudio.utils import writer
 from torch import Tensor
 
-from fmgs_nerfstudio import modalities
 from fmgs_nerfstudio import model as model_module
 from fmgs_nerfstudio.frozen import FrozenAvatar
 from fmgs_nerfstudio.model import FMGSModel
@@ -147,7 +146,10 @@ def _by_stage(bench: Bench, step: Steps) -> dict[str, dict[str, float]]:
         (model.skinning.encoding, "forward", "hash encoding"),
         (model.skinning.mlp, "forward", "skinning field"),
         (model, "shade", "shade"),
-        (model_module, "render_modalities", "render, forward"),
+        (model, "_inputs_for", "what changes"),
+        (model_module, "layers_of", "layers"),
+        (model_module, "rasterize_finer", "rasteriser, forward"),
+        (model, "_replayed_step", "forward"),
         (model_module, "compose_outputs", "maps"),
         (model, "get_loss_dict", "losses, forward"),
         (model, "get_metrics_dict", "metrics"),
@@ -217,11 +219,11 @@ def _rasterizer(bench: Bench, step: Steps) -> dict[str, float]:
         caught.append((layers, camera, factor))
         return rasterize_finer(layers, camera, factor)
 
-    modalities.rasterize_finer = catching
+    model_module.rasterize_finer = catching
     try:
         step()
     finally:
-        modalities.rasterize_finer = rasterize_finer
+        model_module.rasterize_finer = rasterize_finer
     layers, camera, factor = caught[0]
 
     def once(chosen: list[Layer], backward: bool) -> None:

@@ -20,6 +20,8 @@ HAIR, HAND = 3, 5
 
 def keep(value: Any, kept: Tensor) -> Any:
     """Every value per surfel in a tree of tuples and dictionaries, for some surfels."""
+    if value is None:
+        return None
     if isinstance(value, Tensor):
         return value[kept] if value.shape[:1] == kept.shape else value
     if isinstance(value, dict):
