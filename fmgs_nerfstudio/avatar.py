@@ -90,6 +90,8 @@ class Avatar:
         def take(count: int) -> list[Tensor]:
             return [next(rest) for _ in range(count)]
 
-        canonical, carried, own = Surfels(*take(3)), Carried(*take(4)), take(5)
-        skinned = None if given is None else Skinned(*take(1), given)
-        return Avatar(canonical, *own, {name: Distilled(*take(2)) for name in names}, skinned, carried)
+        canonical, carried = Surfels(*take(3)), Carried(*take(4))
+        T, opacities, f_c, z_g, Z_p = take(5)
+        skinned = None if given is None else Skinned(next(rest), given)
+        distilled = {name: Distilled(next(rest), next(rest)) for name in names}
+        return Avatar(canonical, T, opacities, f_c, z_g, Z_p, distilled, skinned, carried)

@@ -17,12 +17,13 @@ from fmgs_nerfstudio.body.model import N_JOINTS
 from fmgs_nerfstudio.fields.skinning import blend
 from fmgs_nerfstudio.kernels.carrying import Carried
 from fmgs_nerfstudio.kernels.precision import full_precision
-from fmgs_nerfstudio.modalities import Pictures, visualize_outputs
+from fmgs_nerfstudio.modalities import Pictures, RenderingConfig, compose_outputs, layers_of, visualize_outputs
 from fmgs_nerfstudio.model import FMGSModel
 from fmgs_nerfstudio.motion.motion import Motion
 from fmgs_nerfstudio.motion.readers import of_capture
-from fmgs_nerfstudio.recorded import Replay
-from fmgs_nerfstudio.rendering import Camera
+from fmgs_nerfstudio.recorded import Recorder
+from fmgs_nerfstudio.rendering import Camera, Layer, rasterize_finer
+from fmgs_nerfstudio.routes import Strategy
 from fmgs_nerfstudio.surfels import Surfels, correct
 
 _NODES = 5
@@ -52,7 +53,7 @@ class FrozenAvatar:
         trained = sorted({frame.pose_id for frame in model.kwargs["metadata"]["capture"].splits["train"]})
         latents = torch.stack([self._latent(*model.pose_now(pose_id)) for pose_id in trained])
         self.Z_low, self.Z_high, self.Z_mean = latents.amin(0), latents.amax(0), latents.mean(0)
-        self._replay: Replay | None = None
+        self._poses, self._layers = Recorder(1), Recorder(4)
         if self.model.surfels.guided:
             self._tabulate_skinning(latents[:: max(1, len(latents) // 24)])
 
@@ -78,23 +79,24 @@ class FrozenAvatar:
     @torch.inference_mode()
     def pose(self, pose: Float[Tensor, "72"], transl: Float[Tensor, "3"]) -> Avatar:
         """As `FMGSModel.pose_avatar_at`."""
-        if self.opacities.device.type == "cuda" and self.model.config.cuda_graphs:
-            return self._replayed(pose, transl)
-        return self._pose(pose, transl)
+        return self._replayed_pose(pose, transl) if self._replays else self._pose(pose, transl)
+
+    @property
+    def _replays(self) -> bool:
+        return self.opacities.is_cuda and self.model.config.cuda_graphs
 
     def _pose(self, pose: Float[Tensor, "72"], transl: Float[Tensor, "3"]) -> Avatar:
         return self._posed(self.model.canonical(pose, transl)[1], self.latent(pose, transl))
 
-    def _replayed(self, pose: Float[Tensor, "72"], transl: Float[Tensor, "3"]) -> Avatar:
+    def _replayed_pose(self, pose: Float[Tensor, "72"], transl: Float[Tensor, "3"]) -> Avatar:
         """`_pose` as a CUDA graph: what it changes, copied, since the next replay fills it anew."""
 
-        def moving(avatar: Avatar) -> list[Tensor]:
+        def moving(pose: Tensor, transl: Tensor) -> list[Tensor]:
+            avatar = self._pose(pose, transl)
             means, tangents, *_ = avatar.posed.carried
             return [*avatar.canonical, avatar.T, avatar.z_g, avatar.Z_p, means, tangents]
 
-        if self._replay is None:
-            self._replay = Replay(lambda pose, transl: moving(self._pose(pose, transl)), (pose, transl))
-        *canonical, T, z_g, Z_p, means, tangents = (x.clone() for x in self._replay(pose, transl))
+        *canonical, T, z_g, Z_p, means, tangents = (x.clone() for x in self._poses(moving, (pose, transl), None))
         carried = Carried(means, tangents, tangents, tangents)
         return Avatar(Surfels(*canonical), T, self.opacities, self.f_c, z_g, Z_p, self.distilled, carried=carried)
 
@@ -134,8 +136,33 @@ class FrozenAvatar:
     def render(self, avatar: Avatar, camera: Camera, names: Iterable[str]) -> Pictures:
         """Output maps of the modalities asked for, the colour's always among them, as people see them."""
         names = ["colour", *(name for name in names if name != "colour")]
-        rgb = self.model.shade(avatar, camera.centre)
-        return visualize_outputs(self.model.render(avatar, rgb, camera, names), names)
+        if self._replays and avatar.f_c is self.f_c and avatar.distilled is self.distilled:
+            images = rasterize_finer(self._replayed_layers(avatar, camera, names), camera, self._config.supersampling)
+            maps = compose_outputs(dict(zip(names, images, strict=True)), camera, self.model.background)
+        else:
+            maps = self.model.render(avatar, self.model.shade(avatar, camera.centre), camera, names)
+        return visualize_outputs(maps, names)
+
+    @property
+    def _config(self) -> RenderingConfig:
+        return self.model.config.rendering
+
+    def _replayed_layers(self, avatar: Avatar, camera: Camera, names: Sequence[str]) -> list[Layer]:
+        """What is composited, as a CUDA graph."""
+        means, tangents, *_ = avatar.posed.carried
+        seen = [avatar.T, avatar.opacities, avatar.z_g, avatar.Z_p, means, tangents]
+
+        def layers(viewmat: Tensor, K: Tensor, *seen: Tensor) -> list[Tensor]:
+            T, opacities, z_g, Z_p, means, tangents = seen
+            carried = Carried(means, tangents, tangents, tangents)
+            made = Avatar(self.surfels, T, opacities, self.f_c, z_g, Z_p, self.distilled, carried=carried)
+            view = Camera(viewmat, K, camera.width, camera.height)
+            rgb = self.model.shade(made, view.centre)
+            return [x for layer in layers_of(made, rgb, view, names, self._config, Strategy()) for x in layer]
+
+        phase = *names, camera.width, camera.height, self.model.light, self._config
+        made, size = self._layers(layers, [camera.viewmat, camera.K, *seen], phase), len(Layer._fields)
+        return [Layer(*made[i : i + size]) for i in range(0, len(made), size)]
 
 
 def frames_per_second(model: FMGSModel, frames: Sequence[Frame], count: int = 12) -> float:

@@ -25,7 +25,7 @@ _STEEPEST = 0.2
 """Least cosine between normal and line of sight at which a surfel counts as seen."""
 _LEAST_PIXELS = 0.05
 """Pixels that a surfel covers, at least."""
-_SURFELS = 30_000
+_SURFELS = 5_000
 """That are asked, at most."""
 
 

@@ -344,7 +344,7 @@ class FMGSModel(Model):
         def surfels(*given: Tensor) -> list[Tensor]:
             return self._make(StepInputs(*given)).tensors()
 
-        tensors = self.surfel_graphs(surfels, given, parameters, (self._corrects, terms))
+        tensors = self.surfel_graphs(surfels, given, (self._corrects, terms), parameters)
         made = Made.of_tensors(tensors, given.weights, list(self.distilled.volumes), len(names), of_surfels)
         images = rasterize_finer(made.layers, view, self.config.rendering.supersampling)
         maps = self._maps_of(batch) | self._corrections(camera) | {"K": view.K, "viewmat": view.viewmat}
@@ -360,7 +360,7 @@ class FMGSModel(Model):
             return [mse_loss(outputs["rgb"].detach(), batch["image"]), *found.values()]
 
         draws = self._on_device(self._draws())
-        mse, *losses = self.pixel_graphs(pixels, [draws, *images, *maps.values()], (), (terms, *maps))
+        mse, *losses = self.pixel_graphs(pixels, [draws, *images, *maps.values()], (terms, *maps), ())
         found = dict(zip(of_pixels, losses, strict=True)) | made.terms
         return self.objective.weighted(found, batch, self._progress()), self._metrics(mse, made.avatar)
 

@@ -55,7 +55,11 @@ class Patches(nn.Module):
         for patch, (own_rows, own_near) in enumerate(found):
             rows[patch, : len(own_rows)], near[patch, : len(own_near)] = own_rows, own_near
         scale = torch.tensor([most_own / max(own, 1) for _, own in self._sizes])
-        for name, value in {"rows": torch.from_numpy(rows), "neighbours": torch.from_numpy(near), "scale": scale}.items():
+        for name, value in {
+            "rows": torch.from_numpy(rows),
+            "neighbours": torch.from_numpy(near),
+            "scale": scale,
+        }.items():
             self.register_buffer(name, value.to(points.device), persistent=False)
 
     rows: Tensor

@@ -93,9 +93,13 @@ class _Replayed(torch.autograd.Function):
         return made
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        return None, *ctx.replay.pull_back(list(compress(grads, ctx.moves)))
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        return None, *_pulled_back(ctx, *grad_outputs)
+
+
+@once_differentiable
+def _pulled_back(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+    return tuple(ctx.replay.pull_back(list(compress(grads, ctx.moves))))
 
 
 class Recorder:
@@ -107,29 +111,32 @@ class Recorder:
 
     def __init__(self, most: int, keeps: bool = False) -> None:
         self._most, self._keeps = most, keeps
-        self._replays: dict[Hashable, ReplayWithGradient] = {}
+        self._replays: dict[Hashable, Replay] = {}
         self._refused = False
 
     def __call__(
         self,
         function: Callable[..., Sequence[Tensor]],
         inputs: Sequence[Tensor],
-        parameters: Sequence[Tensor],
         phase: Hashable,
+        parameters: Sequence[Tensor] | None = None,
     ) -> Sequence[Tensor]:
-        """The function's results. `parameters`: all that it reads and training moves; `phase`: what else changes what
-        it does."""
+        """The function's results. `phase`: what changes what it does, beside the numbers of its inputs; `parameters`:
+        all that it reads and training moves, and none where there is no gradient."""
         kinds = [(x.shape, x.dtype, x.requires_grad) for x in inputs]
-        key = phase, *kinds, *(x.requires_grad for x in parameters)
+        key = phase, *kinds, *(x.requires_grad for x in parameters or ())
         if key not in self._replays:
             if self._refused or (self._keeps and len(self._replays) == self._most):
                 return function(*inputs)
             if len(self._replays) == self._most:  # its memory is free for the next
                 del self._replays[next(iter(self._replays))]
             try:
-                self._replays[key] = ReplayWithGradient(function, inputs, parameters)
+                plain = parameters is None
+                self._replays[key] = (
+                    Replay(function, inputs) if plain else ReplayWithGradient(function, inputs, parameters)
+                )
             except RuntimeError as error:
-                log(f"A part of the training is not replayed as CUDA graphs: {error}")
+                log(f"This runs without CUDA graphs, which cannot record it: {error}")
                 self._refused = True
                 return function(*inputs)
         return self._replays[key](*inputs)

@@ -117,6 +117,29 @@ def test_a_crop_sees_the_same_rays() -> None:
     assert torch.allclose(there.directions, here.directions, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("least", "y0", "x0", "size"),
+    [
+        ((24, 9), 18, 8, (24, 9)),  # its own
+        ((30, 19), 15, 3, (30, 19)),  # five more pixels on each side, or three and a half above
+        ((10, 99), 18, 0, (24, 40)),  # no more than there are
+        ((59, 31), 1, 0, (59, 31)),  # moved to where it lies in the image
+    ],
+)
+def test_a_small_crop_takes_in_more_of_the_image(
+    least: tuple[int, int], y0: int, x0: int, size: tuple[int, int]
+) -> None:
+    rows, columns = torch.meshgrid(torch.arange(60.0), torch.arange(40.0), indexing="ij")
+    batch = {"image": torch.stack([rows, columns, rows], -1), "mask": torch.zeros(60, 40, 1)}
+    batch["mask"][20:40, 10:15] = 1
+    cropped, maps = crop_to_person(camera(60, 40), batch, 0.1, least)
+    assert maps["image"].shape[:2] == maps["mask"].shape[:2] == size
+    assert maps["image"][0, 0].tolist() == [y0, x0, y0]
+    assert (float(cropped.cx), float(cropped.cy)) == (20 - x0, 30 - y0)
+    assert (int(cropped.height), int(cropped.width)) == size
+    assert float(maps["enlarged"]) == pytest.approx(size[0] * size[1] / (24 * 9))
+
+
 def test_an_empty_mask_is_not_cropped() -> None:
     batch = {"image": torch.zeros(6, 4, 3), "mask": torch.zeros(6, 4, 1)}
     cropped, maps = crop_to_person(camera(6, 4), batch, margin=0.1)

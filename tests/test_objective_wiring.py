@@ -191,6 +191,15 @@ def test_colour_mixes_l1_and_structure() -> None:
     assert value(0.2, other) == pytest.approx(0.8 * l1 + 0.2 * value(1, other))
 
 
+def test_means_over_an_enlarged_picture_are_those_over_the_persons_own() -> None:
+    """Colours and masks; what else is a mean is one over the person's pixels."""
+    wrong = {"rgb": constant(0.5, 0.5, 0.1), "accumulation": constant(0.9), "normal": constant(0.6, 0, 0.8)}
+    own, twice = terms(wrong), terms(wrong, {"enlarged": torch.tensor(2.0)})
+    assert {name: value / own[name] for name, value in twice.items() if own[name]} == pytest.approx(
+        {"L_c": 2, "L_m": 2, "L_sn": 1, "L_n": 1, "L_s": 1}, rel=1e-5
+    )
+
+
 def test_the_mask_loss_wants_opacity_where_the_mask_is() -> None:
     """-log of what was given to the right answer, .9 or .25, mean over the pixels."""
     mask = at({(0, 0): (1.0,), (2, 3): (1.0,)}, (0.0,))
@@ -427,7 +436,7 @@ class Recorder(Objective):
     seen: LossInputs
     surfels: SurfelInputs
     given: Mapping[str, Tensor]
-    of: Container[str]
+    batch: Container[str]
     progress: float
 
     def of_surfels(self, inputs: SurfelInputs) -> dict[str, Tensor]:
@@ -439,7 +448,7 @@ class Recorder(Objective):
         return {"L_y": inputs.outputs["rgb"].sum()}
 
     def weighted(self, terms: Mapping[str, Tensor], batch: Container[str], progress: float) -> dict[str, Tensor]:
-        for name, value in {"given": terms, "of": batch, "progress": progress}.items():
+        for name, value in {"given": terms, "batch": batch, "progress": progress}.items():
             object.__setattr__(self, name, value)
         return {}
 
@@ -463,7 +472,7 @@ def test_what_the_model_hands_to_its_objective(monkeypatch: pytest.MonkeyPatch) 
         avatar = of_surfels.avatar
         assert recorder.progress == 0.25
         assert recorder.given == {"L_x": avatar.opacities.sum(), "L_y": outputs["rgb"].sum()}
-        assert recorder.of is batch
+        assert recorder.batch is batch
         assert torch.equal(avatar.T, model.pose_avatar(0).T)
         assert torch.equal(of_surfels.template.means, surfels.means)
         assert (of_surfels.template.means - avatar.canonical.means).abs().max() > 1e-4  # the corrected are elsewhere

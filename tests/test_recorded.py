@@ -1,7 +1,6 @@
 """Functions recorded as CUDA graphs, on a pretended card that does again what was done at the recording."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +8,6 @@ import torch
 from support.fake_cuda import CUDA, counted, fake_cuda
 from torch import Tensor
 
-from fmgs_nerfstudio import recorded
 from fmgs_nerfstudio.recorded import Replay, ReplayWithGradient
 
 

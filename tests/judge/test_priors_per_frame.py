@@ -71,9 +71,7 @@ def interrupted(root: Path) -> Capture:
 class Recorder(Objective):
     """Keeps the terms of each step, and the maps that its frame has."""
 
-    def weighted(
-        self, terms: Mapping[str, Tensor], batch: Container[str], progress: float
-    ) -> dict[str, Tensor]:
+    def weighted(self, terms: Mapping[str, Tensor], batch: Container[str], progress: float) -> dict[str, Tensor]:
         made = super().weighted(terms, batch, progress)
         self.steps.append(({f"prior_{kind}" for kind in TERMS if f"prior_{kind}" in batch}, made, progress))
         return made
@@ -132,7 +130,12 @@ def inputs(missing: frozenset[Kind]) -> tuple[LossInputs, SurfelInputs, dict[str
     batch = {f"prior_{kind}": value for kind, value in priors.items() if kind not in missing}
     outputs = {"accumulation": torch.ones(H, W, 1), **{name: leaves[name] for name in ("depth", "normal", "logits")}}
     patch = Patch(torch.arange(3), torch.zeros(3, 1, dtype=torch.long), torch.ones(()))
-    step = LossInputs(outputs, {"mask": torch.ones(H, W, 1), **batch}, torch.rand(8192, 2, generator=torch.Generator().manual_seed(0)), 0.2)
+    step = LossInputs(
+        outputs,
+        {"mask": torch.ones(H, W, 1), **batch},
+        torch.rand(8192, 2, generator=torch.Generator().manual_seed(0)),
+        0.2,
+    )
     return step, SurfelInputs(avatar, surfels, patch), leaves
 
 

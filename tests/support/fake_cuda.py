@@ -82,8 +82,8 @@ def uncounted() -> Iterator[None]:
         _counting[:] = paused
 
 
-_recording: list[Callable[[], None]] = []
-_is_recording = False
+_tapes: list[list[Callable[[], None]]] = []
+"""The one that is being recorded, if any."""
 
 
 def warm_up(function: Callable[[], None]) -> None:
@@ -96,15 +96,12 @@ def record(function: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
 
     Raises RuntimeError, as CUDA does, where the host waits or gives something.
     """
-    global _is_recording
-    assert not _is_recording
-    _recording.clear()
-    _is_recording = True
+    assert not _tapes
+    _tapes.append([])
     try:
         result = function()
     finally:
-        _is_recording = False
-    tape = _recording[:]
+        tape = _tapes.pop()
 
     def replay() -> None:
         _operates("graph")
@@ -117,7 +114,7 @@ def record(function: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
 
 def _recorded(result: Any, compute: Callable[[], Any] | None = None) -> None:
     """Note how to make a result anew, in its memory; without `compute` it becomes again what it is now."""
-    if not _is_recording:
+    if not _tapes:
         return
     memory = [leaf.held if isinstance(leaf, CudaTensor) else leaf for leaf in tree_leaves(result)]
     memory = [leaf for leaf in memory if isinstance(leaf, Tensor)]
@@ -131,11 +128,11 @@ def _recorded(result: Any, compute: Callable[[], Any] | None = None) -> None:
                 if old.data_ptr() != new.data_ptr():
                     old.detach().copy_(new)
 
-    _recording.append(again)
+    _tapes[-1].append(again)
 
 
 def _waits(what: str) -> None:
-    if _is_recording:
+    if _tapes:
         raise RuntimeError(f"operation not permitted when stream is capturing: {what}")
     for counts in _counting:
         counts.wait(what)
@@ -358,7 +355,7 @@ def _move(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         return tensor
     if not (_is_cuda(device) and kwargs.get("non_blocking")):
         _waits("copy")
-    if _is_recording:
+    if _tapes:
         raise RuntimeError("a copy between host and card while it is recorded")
     _operates("copy")
     return (_ToCuda if _is_cuda(device) else _ToCpu).apply(tensor)
@@ -383,7 +380,7 @@ def _compute(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
 
 
 def _count(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-    if not (_counting or _is_recording):
+    if not (_counting or _tapes):
         return
     packet = func.overloadpacket
     if not func.is_view and packet is not _aten.detach:
