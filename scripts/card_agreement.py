@@ -19,6 +19,9 @@ from fmgs_nerfstudio.routes import OPEN, ROUTES, PosedSurfels
 
 # Chosen, not measured: rounding is 1e-6, and gsplat's atomics add gradients in any order.
 VALUES, GRADIENTS = 1e-3, 5e-3
+GRADIENTS_OF_STEP = 1e-2
+"""Parameters that are half of their last digit off move a step's gradients by up to 5e-3 on a CPU, too (skinning, by
+L_tv and L_d: of kinks that rounding decides)."""
 CHANNELS = (1, 2, 3, 4, 5, 16, 28, 33, 64, 70)
 _OF_LAYER = ("image", "means", "tangents", "opacities", "values")
 
@@ -30,21 +33,25 @@ def step(bench: Bench) -> Results:
     there.step = here.step
     there.train().to(bench.options.device)
     expected, got, again = (_one_step(bench, model) for model in (here, there, there))
-    errors = {name: relative(got[name], value) for name, value in expected.items()}
-    for kind, limit in (("map", VALUES), ("loss", VALUES), ("gradient", GRADIENTS)):
-        of_kind = {name.split(" ", 1)[1]: e for name, e in errors.items() if name.startswith(kind)}
-        bench.check(f"step, card/CPU, {kind}", of_kind, limit)
+    replayed = [_one_step(bench, there, whole=True) for _ in range(2)][-1]
+    errors = {}
+    for what, pair in (("card/CPU", (got, expected)), ("replayed/card", (replayed, got))):
+        errors[what] = {name: relative(value, pair[1][name]) for name, value in pair[0].items()}
+        for kind, limit in (("map", VALUES), ("loss", VALUES), ("gradient", GRADIENTS_OF_STEP)):
+            of_kind = {name.split(" ", 1)[1]: e for name, e in errors[what].items() if name.startswith(kind)}
+            if of_kind:
+                bench.check(f"step, {what}, {kind}", of_kind, limit)
     itself = {name: relative(again[name], value) for name, value in got.items()}
     bench.say(f"step, card against itself, largest: {max(itself.values()):.0e}")
-    return {"surfels": len(here.surfels.means), "card against CPU": errors, "card against itself": itself}
+    return {"surfels": len(here.surfels.means), "errors": errors, "card against itself": itself}
 
 
-def _one_step(bench: Bench, model: FMGSModel) -> dict[str, Tensor]:
-    """Maps, losses, and gradients by optimiser."""
+def _one_step(bench: Bench, model: FMGSModel, whole: bool = False) -> dict[str, Tensor]:
+    """Maps, losses, and gradients by optimiser; `whole`: as the pipeline asks for it, without maps."""
     camera, batch = bench.cropped_frame
     model.zero_grad()
-    outputs = model.get_outputs(camera)
-    terms = model.get_loss_dict(outputs, batch)
+    outputs: dict[str, Any] = {} if whole else model.get_outputs(camera)
+    terms = model(camera, batch)[0] if whole else model.get_loss_dict(outputs, batch)
     torch.stack(list(terms.values())).sum().backward()
     found = {f"map {name}": value for name, value in outputs.items() if isinstance(value, Tensor)}
     found |= {f"loss {name}": value for name, value in terms.items()}

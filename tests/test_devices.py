@@ -29,10 +29,10 @@ from fmgs_nerfstudio.evaluation.runs import Run, open_run
 from fmgs_nerfstudio.export import baking
 from fmgs_nerfstudio.export.fitting import baked_splats, fit_splats, picture_psnr
 from fmgs_nerfstudio.export.surface import learned_mesh
-from fmgs_nerfstudio.fields.light import LightConfig
+from fmgs_nerfstudio.fields.light import Light, LightConfig
 from fmgs_nerfstudio.fields.skinning import fit_to_surface
 from fmgs_nerfstudio.frozen import FrozenAvatar, frames_per_second
-from fmgs_nerfstudio.modalities import all_terms
+from fmgs_nerfstudio.modalities import RenderingConfig, all_terms
 from fmgs_nerfstudio.model import FMGSModel, FMGSModelConfig
 from fmgs_nerfstudio.objective import LossWeights, Objective, Term
 from fmgs_nerfstudio.recorded import Recorder
@@ -293,6 +293,31 @@ def test_a_replayed_step_is_the_step(models: tuple[FMGSModel, FMGSModel], monkey
         assert {
             name: relative_error(replayed[name].cpu(), value.cpu()) for name, value in plain.items()
         } == dict.fromkeys(plain, 0.0)
+
+
+def test_a_replayed_avatar_is_the_avatar(models: tuple[FMGSModel, FMGSModel], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two poses at once, from two sides, with other opacities, another light, and another cutoff, to the last bit."""
+    _, model = models
+    found = list[list[Tensor]]()
+    for replays in (False, True):
+        monkeypatch.setattr(model.config, "cuda_graphs", replays)
+        avatar, pictures = FrozenAvatar(model), list[Tensor]()
+        views = [Camera.from_nerfstudio(camera_of(model)).to(model.device) for _ in range(2)]
+        views[1].viewmat[:3, 3] += 0.1
+        with torch.inference_mode():
+            posed = [avatar.pose(*model.poses(i)) for i in (0, 1)]
+            posed.append(posed[1].with_opacities(posed[1].opacities / 2))
+            for each, view in zip([*posed, posed[0]], [*views, *views], strict=True):
+                pictures.append(avatar.render(each, view, ["colour", "depth"]).maps["rgb"])
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(model.config, "rendering", RenderingConfig(backface_cutoff=-0.5))
+                pictures.append(avatar.render(posed[0], views[0], ["colour"]).maps["rgb"])
+            own, model.light = model.light, Light().to(model.device)
+            pictures.append(avatar.render(posed[0], views[0], ["colour"]).maps["rgb"])
+            model.light = own
+        found.append([*pictures, *(each.T for each in posed), *(each.canonical.means for each in posed)])
+    assert [relative_error(a.cpu(), b.cpu()) for a, b in zip(*found, strict=True)] == [0.0] * len(found[0])
+    assert relative_error(found[0][4].cpu(), found[0][5].cpu()) > 0.01
 
 
 def test_what_cannot_be_recorded_runs_itself(
