@@ -167,7 +167,11 @@ def pieces(bench: Bench) -> Results:
         names = ["value", *(f"gradient {i}" for i in range(len(leaves)))]
         errors = (relative(a, b) for a, b in zip(*results, strict=True))
         found[name] = dict(zip(names, errors, strict=True))
-        bench.check(f"{name}, card float32 against CPU float64", found[name], VALUES)
+        # A point on a cell's face has two gradients: rounding decides.
+        limits = {"value": VALUES, "gradient": GRADIENTS}
+        for kind, limit in limits.items():
+            of_kind = {what: error for what, error in found[name].items() if what.startswith(kind)}
+            bench.check(f"{name}, card float32 against CPU float64", of_kind, limit)
 
     flags: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
     before = [holder.allow_tf32 for holder in flags]

@@ -39,6 +39,7 @@ from fmgs_nerfstudio.recorded import Recorder
 from fmgs_nerfstudio.relighting import Relighting
 from fmgs_nerfstudio.rendering import Camera, Layer, cuda
 from fmgs_nerfstudio.rendering.rasterize import _OF_GAUSSIANS, _OF_SURFELS
+from fmgs_nerfstudio.schedule import Schedule
 from fmgs_nerfstudio.surfels import SurfelsConfig
 from fmgs_nerfstudio.viewer.control import AvatarViewer
 from fmgs_nerfstudio.viewer.frame_overlay import FrameOverlay
@@ -269,6 +270,7 @@ def test_a_replayed_step_is_the_step(models: tuple[FMGSModel, FMGSModel], monkey
             for parameter, value in zip(model.parameters(), kept, strict=True):
                 parameter.copy_(value)
 
+    monkeypatch.setattr(model.config, "schedule", Schedule(residual_start=0.5))
     steps = [(0, 900, 1, True), (2, 901, 1, True), (1, 902, 2, True), (1, 1, 1, True), (0, 903, 1, False)]
     found = list[list[Numbers]]()
     for replays in (False, True):
@@ -318,6 +320,29 @@ def test_a_replayed_avatar_is_the_avatar(models: tuple[FMGSModel, FMGSModel], mo
         found.append([*pictures, *(each.T for each in posed), *(each.canonical.means for each in posed)])
     assert [relative_error(a.cpu(), b.cpu()) for a, b in zip(*found, strict=True)] == [0.0] * len(found[0])
     assert relative_error(found[0][4].cpu(), found[0][5].cpu()) > 0.01
+
+
+def test_training_exposes_its_picture_and_evaluation_does_not(models: tuple[FMGSModel, FMGSModel]) -> None:
+    """By the factors of the picture's own pose; on both devices, replayed too."""
+    for model in models:
+        assert model.exposure is not None
+        seen = [camera_of(model, pose_id) for pose_id in (1, 2)]
+        steady = [model.train().get_outputs(view)["rgb"].detach().cpu() for view in seen]
+        covered = [model.get_outputs(view)["accumulation"].detach().cpu() for view in seen]
+        shown = model.eval().get_outputs(seen[0]).maps["rgb"].cpu()
+        before = whole_step(model)["L_c"].cpu()
+        factors = torch.tensor([0.5, 0.75, 1.0])
+        model.exposure.set({1: factors.numpy(), 2: np.ones(3)})
+        try:
+            dim = [model.train().get_outputs(view)["rgb"].detach().cpu() for view in seen]
+            background = model.background.cpu()
+            expected = steady[0] * factors + (1 - covered[0]) * background * (1 - factors)
+            assert relative_error(dim[0], expected) < 1e-5
+            assert relative_error(dim[1], steady[1]) < 1e-6
+            assert abs(whole_step(model)["L_c"].cpu() - before) > 1e-3
+            assert relative_error(model.eval().get_outputs(seen[0]).maps["rgb"].cpu(), shown) < 1e-6
+        finally:
+            model.exposure.factors.fill_(1)
 
 
 def test_what_cannot_be_recorded_runs_itself(

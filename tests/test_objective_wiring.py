@@ -350,6 +350,20 @@ def test_isometry_looks_at_the_neighbours_it_is_given() -> None:
         assert terms(avatar=moved, patch=patch)["L_iso"] == pytest.approx(expected), patch
 
 
+def test_isometry_is_scaled_where_pairs_stand_in_for_none() -> None:
+    moved = avatar_of(surfels(POINTS + torch.tensor([[0.0, 0, 0], [0, 0, 0], [0, 1, 0]])), STILL)
+    patch = patch_of(torch.arange(3), torch.tensor([[1], [0], [0]]))
+    assert terms(avatar=moved, patch=patch._replace(scale=torch.tensor(1.5)))["L_iso"] == pytest.approx(1 / 2)
+    template = surfels(POINTS)
+    wider = template._replace(scales=template.scales * torch.tensor([[1.5], [1], [1]]))
+    once, twice = (
+        terms(avatar=avatar_of(wider, STILL), template=template, patch=patch._replace(scale=torch.tensor(scale)))
+        for scale in (1.0, 2.0)
+    )
+    assert twice["L_iso_cov"] == pytest.approx(2 * once["L_iso_cov"])
+    assert once["L_iso_cov"] > 0
+
+
 def test_isometry_of_covariances() -> None:
     """Scales .01 and .02; the first of three is made wider, to .03 along x: s^2 of its neighbours stays 8e-4 less.
 
