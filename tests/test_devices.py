@@ -313,9 +313,9 @@ def test_a_replayed_avatar_is_the_avatar(models: tuple[FMGSModel, FMGSModel], mo
                 pictures.append(avatar.render(each, view, ["colour", "depth"]).maps["rgb"])
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(model.config, "rendering", RenderingConfig(backface_cutoff=-0.5))
-                pictures.append(avatar.render(posed[0], views[0], ["colour"]).maps["rgb"])
+                pictures.append(avatar.render(posed[0], views[0], ["colour", "depth"]).maps["rgb"])
             own, model.light = model.light, Light().to(model.device)
-            pictures.append(avatar.render(posed[0], views[0], ["colour"]).maps["rgb"])
+            pictures.append(avatar.render(posed[0], views[0], ["colour", "depth"]).maps["rgb"])
             model.light = own
         found.append([*pictures, *(each.T for each in posed), *(each.canonical.means for each in posed)])
     assert [relative_error(a.cpu(), b.cpu()) for a, b in zip(*found, strict=True)] == [0.0] * len(found[0])
