@@ -217,9 +217,13 @@ class FMGSModel(Model):
             outputs = self.render(avatar, self.shade(avatar, self._centre(camera)), view, names)
             return visualize_outputs(outputs, names)
         made = self._make(self._inputs_for(camera, view.viewmat))
-        images = rasterize_finer(made.layers, view, self.config.rendering.supersampling)
-        outputs = compose_outputs(dict(zip(self.objective.modalities, images, strict=True)), view, self.background)
+        outputs = compose_outputs(self._composited(made, view), view, self.background)
         return outputs | self._corrections(camera) | {"avatar": made.avatar, "of_surfels": made.terms}
+
+    def _composited(self, made: Made, view: Camera) -> Maps:
+        """By the names of the modalities that training needs."""
+        images = rasterize_finer(made.layers, view, self.config.rendering.supersampling)
+        return dict(zip(self.objective.modalities, images, strict=True))
 
     def _corrections(self, camera: Cameras) -> dict[str, Tensor]:
         """What corrects this frame's pose, where there is a prior on it."""
@@ -346,7 +350,7 @@ class FMGSModel(Model):
 
         tensors = self.surfel_graphs(surfels, given, (self._corrects, terms), parameters)
         made = Made.of_tensors(tensors, given.weights, list(self.distilled.volumes), len(names), of_surfels)
-        images = rasterize_finer(made.layers, view, self.config.rendering.supersampling)
+        images = self._composited(made, view).values()
         maps = self._maps_of(batch) | self._corrections(camera) | {"K": view.K, "viewmat": view.viewmat}
         of_pixels = [name for name in self.objective.active(batch) if name not in of_surfels]
 

@@ -140,6 +140,7 @@ class FMGSTrainer(Trainer):
             SystemExit: with status 130, 143 or 129 after Ctrl-C, SIGTERM or SIGHUP; with 1 where a loss is not finite,
                 or the disk or the card's memory is full. Says what is saved, where, and the command that goes on.
         """
+        self.base_dir.mkdir(parents=True, exist_ok=True)  # of several ranks, one would find that another was quicker
         with self._ends_in_words(), self.progress:
             super().train()
 

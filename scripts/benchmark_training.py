@@ -20,12 +20,13 @@ from torch.nn.functional import interpolate
 
 _STARTS = ("residual_start", "pose_start", "pose_common_start")
 _STAGES = {
-    "pose": "pose_avatar_at",
-    "colours": "shade",
-    "compositing": "render",
-    "losses": "get_loss_dict",
+    "pose": ("_posed_with", "pose_avatar_at"),
+    "colours": ("shade",),
+    "compositing": ("_composited", "render"),
+    "losses": ("get_loss_dict",),
 }
-"""Stages of the forward pass, and the model's methods that are them; the rest of a step is mostly the backward pass."""
+"""Stages of the forward pass, and the model's methods that are them, in former states others; the rest of a step is
+mostly the backward pass."""
 
 
 class Training:
@@ -70,7 +71,8 @@ class Training:
         self._decode, self._enlarged = self.manager.next_train, dict[int, Any]()
         self._pixels = pixels
         self.manager.next_train = self._clocked("data", self.frame)
-        for stage, name in _STAGES.items():
+        for stage, names in _STAGES.items():
+            name = next(name for name in names if hasattr(self.model, name))
             setattr(self.model, name, self._clocked(stage, getattr(self.model, name)))
         optimizers = self.trainer.optimizers
         step = optimizers.optimizer_scaler_step_some
