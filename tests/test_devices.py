@@ -329,7 +329,7 @@ def test_training_exposes_its_picture_and_evaluation_does_not(models: tuple[FMGS
         seen = [camera_of(model, pose_id) for pose_id in (1, 2)]
         steady = [model.train().get_outputs(view)["rgb"].detach().cpu() for view in seen]
         covered = [model.get_outputs(view)["accumulation"].detach().cpu() for view in seen]
-        shown = model.eval().get_outputs(seen[0]).maps["rgb"].cpu()
+        shown = model.eval().get_outputs_for_camera(seen[0])["rgb"].cpu()
         before = whole_step(model)["L_c"].cpu()
         factors = torch.tensor([0.5, 0.75, 1.0])
         model.exposure.set({1: factors.numpy(), 2: np.ones(3)})
@@ -340,7 +340,7 @@ def test_training_exposes_its_picture_and_evaluation_does_not(models: tuple[FMGS
             assert relative_error(dim[0], expected) < 1e-5
             assert relative_error(dim[1], steady[1]) < 1e-6
             assert abs(whole_step(model)["L_c"].cpu() - before) > 1e-3
-            assert relative_error(model.eval().get_outputs(seen[0]).maps["rgb"].cpu(), shown) < 1e-6
+            assert relative_error(model.eval().get_outputs_for_camera(seen[0])["rgb"].cpu(), shown) < 1e-6
         finally:
             model.exposure.factors.fill_(1)
 
