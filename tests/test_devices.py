@@ -271,7 +271,7 @@ def test_a_replayed_step_is_the_step(models: tuple[FMGSModel, FMGSModel], monkey
                 parameter.copy_(value)
 
     monkeypatch.setattr(model.config, "schedule", Schedule(residual_start=0.5))
-    steps = [(0, 900, 1, True), (2, 901, 1, True), (1, 902, 2, True), (1, 1, 1, True), (0, 903, 1, False)]
+    steps = [(0, 900, 1, True), (2, 901, 1, True), (1, 902, 2, True), (1, 300, 1, True), (0, 903, 1, False)]
     found = list[list[Numbers]]()
     for replays in (False, True):
         monkeypatch.setattr(model.config, "cuda_graphs", replays)
