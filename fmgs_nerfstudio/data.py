@@ -306,6 +306,7 @@ class FrameCache:
         self._frames: OrderedDict[int, Future[Batch]] = OrderedDict()
         self._worker = ThreadPoolExecutor(max_workers=DECODERS, thread_name_prefix="fmgs-decode")
         self._unreadable: dict[int, Exception] = {}
+        self._capacity = 4  # frames, until the size of one is known
 
     def __len__(self) -> int:
         return self._length
@@ -337,14 +338,14 @@ class FrameCache:
             return None
 
     def get(self, index: int, ahead: Iterable[int] = ()) -> Batch:
-        """Frame `index`; frames `ahead` are decoded in the background meanwhile."""
-        for wanted in (index, *ahead):
+        """Frame `index`; frames `ahead` are decoded in the background meanwhile, the first as far as there is room."""
+        for wanted in (index, *itertools.islice(ahead, self._capacity - 2)):
             if wanted not in self._frames:
                 self._frames[wanted] = self._worker.submit(self._load, wanted)
             self._frames.move_to_end(wanted)
         batch = self._frames[index].result()
-        capacity = max(4, self._bytes // _size(batch))
-        while len(self._frames) > capacity:
+        self._capacity = max(4, self._bytes // _size(batch))
+        while len(self._frames) > self._capacity:
             self._frames.popitem(last=False)
         return batch
 

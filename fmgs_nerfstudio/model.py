@@ -104,7 +104,7 @@ class FMGSModelConfig(ModelConfig):
     pose_radius: int = 8
     """Training frames on each side that share the correction of a pose. 0 corrects every frame on its own."""
     cuda_graphs: bool = True
-    """On one card, record the part of a step that poses and colours surfels, and replay it."""
+    """On a card, replay shown frames, and on one also training steps, as CUDA graphs, all but the rasteriser."""
     seed: int = 0
     """Seed of random draws in training. They depend on seed and step alone, so a resumed run repeats them."""
     lpips_backbones: Path | None = None

@@ -89,6 +89,21 @@ def test_ranks_share_each_pass(ranks: int, monkeypatch: pytest.MonkeyPatch) -> N
     assert all({frame for frames in one for frame in frames} == set(range(7)) for one in passes)
 
 
+def test_what_is_decoded_ahead_is_not_dropped_before_it_is_asked_for() -> None:
+    """Frames so large that four fill the memory, and nine are named as coming."""
+    loaded = list[int]()
+
+    def load(index: int) -> dict[str, Any]:
+        loaded.append(index)
+        return {"image": torch.zeros(1000, 1000, 3)}
+
+    cache = FrameCache(load, length=20, megabytes=1)
+    for index in range(10):
+        cache.get(index, ahead=range(index + 1, index + 10))
+    cache.get(11)  # the last that there was room for
+    assert sorted(loaded) == list(range(12))
+
+
 def camera(height: int, width: int) -> Cameras:
     return Cameras(torch.eye(4)[None, :3], fx=100.0, fy=100.0, cx=20.0, cy=30.0, width=width, height=height)[0:1]
 
