@@ -89,8 +89,8 @@ class FMGSDataManagerConfig(FullImageDatamanagerConfig):
     _target: type = field(default_factory=lambda: FMGSDataManager)
     dataparser: FMGSDataParserConfig = field(default_factory=FMGSDataParserConfig)
     """Reader of the capture."""
-    cache_megabytes: int = 2048
-    """Memory for decoded frames, in megabytes per split."""
+    cache_megabytes: int = 1024
+    """Memory for decoded training frames, in megabytes."""
     check_fit: bool = True
     """Refuse a capture whose body is not on the person, as fmgs-check does. False: train on it all the same."""
     crop_margin: float | None = 0.25
@@ -173,17 +173,17 @@ class FMGSDataManager(FullImageDatamanager[AvatarDataset]):
         return max(heights), max(widths)
 
     def _cropped(self, index: int) -> Batch:
-        """Maps, and the `camera` that sees them; for a card in memory that it reads while the host goes on."""
+        """Maps `at_half`, and their `camera`; for a card in memory that it reads while the host goes on."""
         camera, maps = self.train_cameras[index : index + 1], self.train_dataset.get_data(index)
         camera, batch = crop_to_person(camera, maps, self.config.crop_margin, self._least_size)
-        on_card = self._on_card
+        on_card, batch = self._on_card, at_half(batch)
         tensors = {name: value for name, value in batch.items() if isinstance(value, Tensor)}
         kept = {name: value.pin_memory() if on_card else value.contiguous() for name, value in tensors.items()}
         return batch | kept | {"camera": camera}
 
     @cached_property
     def cached_eval(self) -> FrameCache:
-        return FrameCache(self.eval_dataset.get_data, len(self.eval_dataset), self.config.cache_megabytes)
+        return FrameCache(self.eval_dataset.get_data, len(self.eval_dataset), megabytes=0)  # each is seen once
 
     def next_train(self, step: int) -> tuple[Cameras, Batch]:
         """The frame of this step: every frame once per pass, each pass in an order of its own, shared out to ranks."""
@@ -195,7 +195,7 @@ class FMGSDataManager(FullImageDatamanager[AvatarDataset]):
         except CaptureError as error:
             raise SystemExit(f"\nerror: {error}") from error
         self.drawn = self.train_dataset.frames[index]
-        batch = {name: self._on_device(value) for name, value in batch.items()}
+        batch = at_full({name: self._on_device(value) for name, value in batch.items()})
         return batch.pop("camera"), batch
 
     def _on_device(self, value: Any) -> Any:
@@ -233,6 +233,19 @@ class FMGSDataManager(FullImageDatamanager[AvatarDataset]):
     def get_train_rays_per_batch(self) -> int:
         cameras = self.train_dataset.cameras
         return int(cameras.height[0]) * int(cameras.width[0])
+
+
+def at_half(maps: Batch) -> Batch:
+    """Colours, coverage and normals at half precision, by which they are off by a sixteenth of an 8-bit level at most;
+    depth, which has no such range, and the rest as they are."""
+    kept = ("image", "mask", "prior_normal")
+    return {name: value.half() if name in kept else value for name, value in maps.items()}
+
+
+def at_full(maps: Batch) -> Batch:
+    """What is `at_half`, at the precision that is computed with."""
+    halves = {name: value for name, value in maps.items() if isinstance(value, Tensor) and value.dtype == torch.float16}
+    return maps | {name: value.float() for name, value in halves.items()}
 
 
 def crop_to_person(

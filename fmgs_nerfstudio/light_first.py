@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import max_pool2d
 
 from fmgs_nerfstudio.console import log
-from fmgs_nerfstudio.data import DECODERS, Batch, FMGSDataManager
+from fmgs_nerfstudio.data import DECODERS, Batch, FMGSDataManager, at_full
 from fmgs_nerfstudio.fields.light_fit import LightFit, Sightings, fit_light
 from fmgs_nerfstudio.kernels.precision import full_precision
 from fmgs_nerfstudio.model import FMGSModel
@@ -51,7 +51,7 @@ def training_views(data: FMGSDataManager) -> Iterator[tuple[Cameras, Batch]]:
     chosen = _spread(len(data.train_dataset), _FRAMES).tolist()
     for i, index in enumerate(chosen):
         if (batch := data.cached_train.readable(index, chosen[i + 1 : i + 1 + DECODERS])) is not None:
-            yield batch["camera"], batch
+            yield batch["camera"], at_full(batch)
 
 
 def told(fit: LightFit) -> str:

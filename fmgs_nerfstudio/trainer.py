@@ -25,7 +25,7 @@ from torch import Tensor
 
 from fmgs_nerfstudio.checkpoints import CheckpointError, newest_whole_checkpoint, step_of, why_torn
 from fmgs_nerfstudio.files import atomic_path, folder_beside, to_disk
-from fmgs_nerfstudio.kernels.memory import keep_freed_memory
+from fmgs_nerfstudio.kernels.memory import give_back_freed_memory, keep_freed_memory
 from fmgs_nerfstudio.kernels.precision import full_precision
 from fmgs_nerfstudio.kernels.threads import one_torch_thread
 from fmgs_nerfstudio.pipeline import FMGSPipeline, FMGSPipelineConfig
@@ -34,6 +34,9 @@ from fmgs_nerfstudio.signals import Stopped, StopSignals
 
 _MOST_WAITING = 100
 """Steps whose losses stay on the device at most, where logging fetches them more rarely."""
+_TIDY_EVERY = 100
+"""Steps after which kept memory is given back: crops have all sizes, and what is free falls into pieces. Half a step's
+time each."""
 _OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 _RESUMING = ("--load-dir", "--load-step", "--load-checkpoint", "--max-num-iterations")
 
@@ -132,6 +135,8 @@ class FMGSTrainer(Trainer):
             *self.callbacks,
             TrainingCallback([after], self._step_is_whole, update_every_num_iters=1),
         ]
+        if self.config.machine.device_type == "cpu":
+            self.callbacks.append(TrainingCallback([before], lambda step: give_back_freed_memory(), _TIDY_EVERY))
 
     def train(self) -> None:
         """Train to the end.

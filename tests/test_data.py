@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -10,8 +11,9 @@ import pytest
 import torch
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.utils import comms
+from support.zju_capture import write_capture
 
-from fmgs_nerfstudio.data import FMGSDataManager, FrameCache, crop_to_person
+from fmgs_nerfstudio.data import FMGSDataManager, FMGSDataManagerConfig, FrameCache, at_full, at_half, crop_to_person
 
 
 def _frame(index: int) -> dict[str, Any]:
@@ -102,6 +104,37 @@ def test_what_is_decoded_ahead_is_not_dropped_before_it_is_asked_for() -> None:
         cache.get(index, ahead=range(index + 1, index + 10))
     cache.get(11)  # the last that there was room for
     assert sorted(loaded) == list(range(12))
+
+
+def test_frames_wait_at_half_precision_and_are_trained_on_at_full(tmp_path: Path) -> None:
+    """Off by a sixteenth of an 8-bit level at most: half of the last of ten binary digits below 1."""
+    write_capture(tmp_path / "capture")
+    manager = FMGSDataManagerConfig(data=tmp_path / "capture", check_fit=False).setup(device="cpu", test_mode="val")
+    _, batch = manager.next_train(0)
+    index = batch["image_idx"]
+    kept = manager.cached_train.get(index)
+    assert kept["image"].dtype == kept["mask"].dtype == torch.float16
+    camera = manager.train_cameras[index : index + 1]
+    _, exact = crop_to_person(camera, manager.train_dataset.get_data(index), manager.config.crop_margin)
+    for name in ("image", "mask"):
+        assert batch[name].dtype == torch.float32
+        torch.testing.assert_close(batch[name], exact[name], rtol=0, atol=2**-12)
+    maps = {"prior_normal": torch.rand(4, 4, 3), "prior_depth": 3 + torch.rand(4, 4), "prior_semantics": torch.ones(4)}
+    again = at_full(at_half(maps))
+    assert {name: value.dtype for name, value in again.items()} == {name: value.dtype for name, value in maps.items()}
+    torch.testing.assert_close(again["prior_normal"], maps["prior_normal"], rtol=0, atol=2**-12)
+    assert torch.equal(again["prior_depth"], maps["prior_depth"])  # metres: 2 mm would be lost
+    assert at_half(maps)["prior_normal"].dtype == torch.float16
+
+
+def test_evaluation_keeps_few_frames(tmp_path: Path) -> None:
+    """Each is seen once, and training's are to stay."""
+    write_capture(tmp_path / "capture")
+    manager = FMGSDataManagerConfig(data=tmp_path / "capture", check_fit=False).setup(device="cpu", test_mode="val")
+    manager.next_eval_image(0)
+    assert manager.cached_eval._capacity == 4
+    manager.next_train(0)
+    assert manager.cached_train._capacity > 1000
 
 
 def camera(height: int, width: int) -> Cameras:

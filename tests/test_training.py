@@ -18,6 +18,7 @@ from support.trainer_runs import config_for, train
 from support.zju_capture import write_capture
 from torch import Tensor
 
+from fmgs_nerfstudio import trainer as trainer_module
 from fmgs_nerfstudio.model import FMGSModel
 from fmgs_nerfstudio.surfels import SurfelsConfig
 from fmgs_nerfstudio.trainer import LossWatch, resume_command
@@ -57,6 +58,19 @@ def test_resuming_gives_the_same_run(capture: Path, tmp_path: Path, monkeypatch:
     assert got["run_length"] == 8
     rates = [[g["lr"] for o in t.optimizers.optimizers.values() for g in o.param_groups] for t in (whole, resumed)]
     assert rates[0] == pytest.approx(rates[1])
+
+
+def test_training_gives_freed_memory_back_now_and_then(
+    capture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the first step, too: a start takes memory of other sizes than steps do."""
+    given = list[int]()
+    monkeypatch.setattr(trainer_module, "give_back_freed_memory", lambda: given.append(trained.step))
+    monkeypatch.setattr(trainer_module, "_TIDY_EVERY", 3)
+    trained = config_for(capture, tmp_path, 7).setup()
+    trained.setup()
+    trained.train()
+    assert given == [0, 3, 6]
 
 
 def test_every_parameter_is_trained_and_named_in_a_group(capture: Path, tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ PAYLOADS = [
     "!!set {{a, b}}",
     "!evil 1",
 ]
-PLACES = ["prompt: null", "load_config: null", "    cache_megabytes: 2048", "gradient_accumulation_steps: {}"]
+PLACES = ["prompt: null", "load_config: null", "    cache_megabytes: 1024", "gradient_accumulation_steps: {}"]
 
 
 @pytest.mark.parametrize("payload", PAYLOADS)
@@ -257,7 +257,7 @@ def edited(path: Path, old: str, new: str) -> Path:
 
 
 def test_a_path_by_hand_and_a_wrong_value(tmp_path: Path) -> None:
-    path = edited(written(tmp_path), "    cache_megabytes: 2048\n", "    cache_megabytes: 2e3\n")
+    path = edited(written(tmp_path), "    cache_megabytes: 1024\n", "    cache_megabytes: 2e3\n")
     line = line_of(path, "pipeline", "datamanager", "cache_megabytes")
     with pytest.raises(RunError, match=rf"config\.yml, line {line}: cache_megabytes is '2e3'; expected int"):
         read_config(path)
