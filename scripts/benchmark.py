@@ -21,7 +21,7 @@ from benchmark_suites import SUITES
 
 from fmgs_nerfstudio.files import atomic_path
 
-SuiteName = Literal["render", "encode", "step", "train", "scale", "start", "crowd", "track", "chain"]
+SuiteName = Literal["render", "encode", "step", "train", "scale", "start", "crowd", "track", "chain", "chain-height"]
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Benchmark:
     """Measure and print what the package's parts cost, beside their peers and beside what the machine could do."""
 
     suite: tuple[SuiteName, ...] = ("render", "encode", "step")
-    """What to measure: render encode step train scale start crowd track chain. train and track take most of an
-    hour, chain some hours."""
+    """What to measure: render encode step train scale start crowd track chain chain-height. train and track take
+    most of an hour, the last two an hour or two each."""
     json: Path | None = None
     """File to write all figures to."""
     former: str = "3c9cc41"

@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmark_measure import Json
 from benchmark_run import CORES, Bench, crowd
-from benchmark_tracking import known_focal, means
+from benchmark_tracking import known_focal, known_height, means
 
 PAPER = {"n_vertices": 30_000, "pixels": 512}
 Peers = tuple[Path, ...]
@@ -159,6 +159,15 @@ def track(bench: Bench, peers: Peers) -> list[Json]:
 
 def chain(bench: Bench, peers: Peers) -> list[Json]:
     """From a video to an avatar without priors, judged by the truth: other cameras of trained frames, other poses."""
+    return _chain(bench, known_focal)
+
+
+def chain_height(bench: Bench, peers: Peers) -> list[Json]:
+    """`chain`, where fmgs-track is told the person's height, too."""
+    return _chain(bench, lambda video: (*known_focal(video), *known_height(video)))
+
+
+def _chain(bench: Bench, known: Callable[[str], tuple[str, ...]]) -> list[Json]:
     steps, rows, found = "2" if bench.tiny else "1200", list[Json](), list[Json]()
     for seed in bench.seeds:
         video = bench.capture("small", "--video", "--seed", str(seed))
@@ -166,7 +175,7 @@ def chain(bench: Bench, peers: Peers) -> list[Json]:
         where = ("--output-dir", runs, "--experiment-name", str(seed), "--timestamp", "run")
         how = ("--max-num-iterations", steps, "--vis", "tensorboard")
         programs = {
-            "fmgs-track=fmgs_nerfstudio.cli.track": (f"{video}/video.mp4", "--out", tracked, *known_focal(video)),
+            "fmgs-track=fmgs_nerfstudio.cli.track": (f"{video}/video.mp4", "--out", tracked, *known(video)),
             "ns-train=nerfstudio.scripts.train": ("fmgs-avatar", "--data", tracked, *where, *how),
         }
         job: Json = {}
@@ -183,5 +192,5 @@ def chain(bench: Bench, peers: Peers) -> list[Json]:
 
 SUITES: dict[str, Callable[[Bench, Peers], list[Json]]] = {
     "render": render, "encode": encode, "step": step, "train": train, "scale": scale, "start": start, "crowd": crowded,
-    "track": track, "chain": chain,
+    "track": track, "chain": chain, "chain-height": chain_height,
 }  # fmt: skip

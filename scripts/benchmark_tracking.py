@@ -111,6 +111,11 @@ def known_focal(video: str) -> tuple[str, str]:
     return ("--focal", f"{Truth.read(Path(video)).K[0, 0]:.2f}px")
 
 
+def known_height(video: str) -> tuple[str, str]:
+    """The option of fmgs-track that gives the person's true height."""
+    return ("--height", f"{Truth.read(Path(video)).height:.3f}")
+
+
 def means(rows: Sequence[dict[str, float]]) -> dict[str, float]:
     """Over clips; of a lean, which has a sign, its size; of swapped and left out frames, their number."""
     counts = ("swapped", "left_out", "frames")

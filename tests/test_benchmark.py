@@ -48,7 +48,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Here:
     return Here(tmp_path_factory.mktemp("benchmark"))
 
 
-@pytest.mark.parametrize("name", [name for name in SUITES if name not in ("start", "track", "chain")])
+@pytest.mark.parametrize("name", [name for name in SUITES if name not in ("start", "track", "chain", "chain-height")])
 def test_a_suite(name: str, here: Here, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "otherrasteriser.py").write_text(PEER)
     rows = SUITES[name](here, (tmp_path / "otherrasteriser.py",))

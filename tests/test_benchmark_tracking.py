@@ -186,11 +186,16 @@ def test_the_suite_chain(tmp_path: Path, folder: Path) -> None:
             assert arguments["truth"] == f"{folder}/truth"
             return {"views_psnr": 20.0 if "/31/" in arguments["run"] else 30.0}
 
-    rows = SUITES["chain"](Chain(tmp_path, tmp_path, "none", 1, False, (31, 32, 33)), ())
+    bench = Chain(tmp_path, tmp_path, "none", 1, False, (31, 32, 33))
+    rows = SUITES["chain"](bench, ())
     assert [row.get("errors", row.get("error")) for row in rows] == [
         {"views_psnr": 20}, {"views_psnr": 30}, "no person", {"views_psnr": 25},
     ]  # fmt: skip
     assert [call[0] for call in calls] == ["fmgs-track", "ns-train", "fmgs-track", "ns-train", "fmgs-track"]
-    focal = Truth.read(folder).K[0, 0]
-    assert calls[0][-2:] == ("--focal", f"{focal:.2f}px")
+    truth = Truth.read(folder)
+    focal = ("--focal", f"{truth.K[0, 0]:.2f}px")
+    assert calls[0][-2:] == focal
     assert calls[1][calls[1].index("--max-num-iterations") + 1] == "1200"
+    calls.clear()
+    assert SUITES["chain-height"](bench, ()) == rows
+    assert calls[0][-4:] == (*focal, "--height", f"{truth.height:.3f}")
