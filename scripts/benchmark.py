@@ -42,7 +42,7 @@ class Benchmark:
     threads: int | None = None
     """Threads of torch and numba. Default: as many as cores."""
     seed: tuple[int, ...] = (31, 32, 33, 34, 35)
-    """Of the videos that track is measured on (`fmgs-demo --video`); nothing is calibrated on seeds from 30 on."""
+    """Of the videos that track is measured on (`fmgs-demo --video`); nothing is calibrated on seeds from 30 to 99."""
     tiny: bool = False
     """The smallest sizes: whether everything runs, not how fast."""
 

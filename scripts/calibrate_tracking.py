@@ -1,14 +1,10 @@
 """Make `fmgs_nerfstudio/track/calibration.npz` again: what the landmark network's sightings say of SMPL's joints.
 
-    python scripts/calibrate_tracking.py WORK calibration.npz      # 40 minutes of one core
+    python scripts/calibrate_tracking.py WORK calibration.npz      # two hours of one core
 
 People of `fmgs-demo` before photographs, by cameras of many heights, pitches and focal lengths: the motions of
-`fmgs-demo --video` for the seeds below `FIRST_TO_MEASURE`, and random poses, which are harder. Seeds from
-`FIRST_TO_MEASURE` on, and the motions that only they have, are kept for measuring. WORK keeps what was seen.
-
-The file that is in the package was made by the same steps with other draws: its perceptron also learned from sightings
-of BlazePose's "full" network (61 clips), beside those of the "heavy" one (30 clips of acts, every sixth frame, three
-times each).
+`fmgs-demo --video`, and random poses, which are harder. `MEASURED` seeds, and the motions that only they have, are kept
+for measuring. WORK keeps what was seen.
 """
 
 from __future__ import annotations
@@ -17,7 +13,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -26,7 +22,7 @@ import torch
 
 from fmgs_nerfstudio.body import BodyModel
 from fmgs_nerfstudio.demo import motion
-from fmgs_nerfstudio.demo.acts import FIRST_TO_MEASURE, on_the_ground, video_motion
+from fmgs_nerfstudio.demo.acts import MEASURED, on_the_ground, video_motion
 from fmgs_nerfstudio.demo.motion import Clip, Limbs
 from fmgs_nerfstudio.demo.person import Person
 from fmgs_nerfstudio.demo.render import LIGHTS, PosedPerson
@@ -37,19 +33,19 @@ from fmgs_nerfstudio.track.chain import logarithm
 from fmgs_nerfstudio.track.fit import fit
 from fmgs_nerfstudio.track.landmarks import HIPS, Calibration, along_rays, in_numbers
 from fmgs_nerfstudio.track.masks import person_mask
+from fmgs_nerfstudio.track.mirror import OTHER_SIDE, mirrored, mirrored_joints, mirrored_landmarks, mirrored_rotations
 from fmgs_nerfstudio.track.networks import LandmarkNetwork, Region
 from fmgs_nerfstudio.track.records import N_LANDMARKS, Sightings
 
-RANDOM, FRAMES, EVERY = 31, 28, 3
-"""Clips of random poses, and their frames; every third frame of the others."""
-HIDDEN, EPOCHS, NOISE, DECAY = 128, 120, 0.3, 0.1
-"""The perceptron: width; passes; deviation of noise on what it sees, in deviations of that; weight decay."""
+ACTS, RANDOM = 170, 170
+"""Clips of acts, of which every `EVERY`-th frame is seen, and of random poses, with their `FRAMES`."""
+FRAMES, EVERY = 28, 3
+HIDDEN, EPOCHS, NOISE, DROPPED, DECAY = 512, 120, 0.1, 0.1, 0.1
+"""The perceptron: width; passes; deviation of noise on what it sees, in deviations of that; share of its units that are
+left out at random; weight decay."""
 _POINT, _TURN = 0.1, 0.5  # metres and entries of rotations that count alike in its loss
 _FOLDS = 4
 _LONGER = 640  # pixels of the image's longer side
-_SWAPPED = [0, 4, 5, 6, 1, 2, 3, *(i + 1 if i % 2 else i - 1 for i in range(7, N_LANDMARKS))]
-_SWAPPED_JOINTS = [0, 2, 1, 3, 5, 4, 6, 8, 7, 9, 11, 10, 12, 14, 13, 15, 17, 16, 19, 18, 21, 20, 23, 22]
-_MIRROR = np.array([-1.0, 1.0, 1.0])
 
 
 @dataclass
@@ -69,16 +65,13 @@ class Shot:
     """[F, 24, 3, 3]: rotations in the same axes."""
 
     @property
+    def focal(self) -> float:
+        return float(self.K[0, 0])
+
+    @property
     def mirrored(self) -> Shot:
-        seen, K = self.sightings, self.K.copy()
-        K[0, 2] = seen.size[0] - K[0, 2]
-        landmarks = seen.landmarks[:, _SWAPPED] * [-1, 1] + [seen.size[0], 0]
-        sightings = Sightings(
-            seen.index, seen.time, landmarks, seen.depth[:, _SWAPPED], seen.world[:, _SWAPPED] * _MIRROR,
-            seen.score[:, _SWAPPED], seen.size,
-        )  # fmt: skip
-        turned = self.turned[:, _SWAPPED_JOINTS] * _MIRROR[:, None] * _MIRROR
-        return Shot(sightings, K, turned, self.joints[:, _SWAPPED_JOINTS] * _MIRROR, None)
+        seen = mirrored(self.sightings)
+        return Shot(seen, self.K, mirrored_rotations(self.turned), mirrored_joints(self.joints), None)
 
 
 def wander(t: Any, rng: np.random.Generator, low: float, high: float) -> Any:
@@ -112,24 +105,42 @@ MOTIONS: tuple[Callable[[Any, np.random.Generator], Clip], ...] = (
 )  # fmt: skip
 
 
-def performance(number: int, body: BodyModel) -> tuple[Motion, Any, Person, int]:
-    """Motion, seconds, person and seed of a clip: random ones first, then the seeds of fmgs-demo."""
-    if number >= RANDOM:
-        seed = number - RANDOM
-        person, times = Person(seed, 1), clock(100, seed)
-        moves = video_motion(body, np.array(person.look.betas), times, seed, np.zeros((0, 72)))
-        return moves, times, person, seed
-    seed, rng = 100 + number, np.random.default_rng([number, 777])
-    person, t = Person(seed, 1), np.sort(rng.random(FRAMES))
-    moves = on_the_ground(body, np.array(person.look.betas), MOTIONS[number % 8](t, rng).pose)
-    return moves, 4 * t, person, seed
+@dataclass(frozen=True)
+class Take:
+    """A clip."""
+
+    kind: Literal["acts", "random"]
+    number: int
+
+    @property
+    def seed(self) -> int:
+        """Of fmgs-demo: its person, its camera, and what it does."""
+        if self.kind == "random":
+            return MEASURED.stop + self.number
+        return self.number if self.number < MEASURED.start else 1000 + self.number - MEASURED.start
+
+    @property
+    def draws(self) -> int:
+        """Seed of what fmgs-demo does not draw."""
+        return self.seed + (31 if self.kind == "acts" else -MEASURED.stop)
+
+    def performance(self, body: BodyModel) -> tuple[Motion, Any, Person]:
+        """Motion, seconds, and person."""
+        person = Person(self.seed, 1)
+        betas = np.array(person.look.betas)
+        if self.kind == "acts":
+            times = clock(100, self.seed)
+            return video_motion(body, betas, times, self.seed, np.zeros((0, 72))), times, person
+        rng = np.random.default_rng([self.draws, 777])
+        t = np.sort(rng.random(FRAMES))
+        return on_the_ground(body, betas, MOTIONS[self.number % 8](t, rng).pose), 4 * t, person
 
 
-def render(number: int, folder: Path) -> None:
+def render(take: Take, folder: Path) -> None:
     """Images, masks of the network, and what it sees of one clip."""
-    body = BodyModel.load(BODY)
-    moves, times, person, seed = performance(number, body)
-    rng = np.random.default_rng([number, 778])
+    body, seed = BodyModel.load(BODY), take.seed
+    moves, times, person = take.performance(body)
+    rng = np.random.default_rng([take.draws, 778])
     width, height = (_LONGER * 9 // 16, _LONGER) if seed % 2 else (_LONGER, _LONGER * 9 // 16)
     points = moves.vertices[:, ::5].reshape(-1, 3)
     camera = place_camera(np.concatenate([points - 0.03, points + 0.03]), width, height, seed)
@@ -139,7 +150,7 @@ def render(number: int, folder: Path) -> None:
     flat = joints @ camera.K.T
     flat = flat[..., :2] / flat[..., 2:]
     network, region, rows = LandmarkNetwork(), None, []
-    chosen = range(0, len(times), EVERY if number >= RANDOM else 1)
+    chosen = range(0, len(times), EVERY if take.kind == "acts" else 1)
     for frame in chosen:
         surface = person.posed(moves.bones[frame], moves.pose[frame])
         picture = PosedPerson(person, surface, light, seed=1000 * seed + frame).picture(camera, background=0.5)
@@ -192,7 +203,7 @@ def offsets(shots: list[Shot], marks: Any) -> tuple[Any, Any]:
             error = (b - A @ offset[landmark]) * np.sqrt(q)
             spread[landmark] = _robust_spread(error)
             weight = q / (1 + (error / (2 * spread[landmark])) ** 2)
-    return (offset + offset[_SWAPPED] * _MIRROR) / 2, (spread + spread[_SWAPPED]) / 2
+    return (offset + mirrored_landmarks(offset[None])[0]) / 2, (spread + spread[OTHER_SIDE]) / 2
 
 
 def _robust_spread(error: Any, axis: Any = 0) -> Any:
@@ -211,7 +222,7 @@ def lay(shots: list[Shot], marks: Any) -> None:
 
 def train(shots: list[Shot]) -> dict[str, Any]:
     """The perceptron of `Calibration.layers`, with `middle` and `spread`."""
-    seen = [in_numbers(shot.sightings) for shot in shots]
+    seen = [in_numbers(shot.sightings, shot.focal) for shot in shots]
     x = np.concatenate([numbers for _, numbers in seen])
     frames = len(x)
     points = np.concatenate([shot.lifted - world for shot, (world, _) in zip(shots, seen, strict=True)])
@@ -221,7 +232,8 @@ def train(shots: list[Shot]) -> dict[str, Any]:
     inputs, wanted = torch.from_numpy((x - middle) / spread).float(), torch.from_numpy((y - mean) / unit).float()
     torch.manual_seed(0)
     linear = [torch.nn.Linear(a, b) for a, b in ((x.shape[1], HIDDEN), (HIDDEN, HIDDEN), (HIDDEN, y.shape[1]))]
-    net = torch.nn.Sequential(linear[0], torch.nn.ReLU(), linear[1], torch.nn.ReLU(), linear[2])
+    between = [torch.nn.ReLU(), torch.nn.Dropout(DROPPED)]
+    net = torch.nn.Sequential(linear[0], *between, linear[1], *between, linear[2])
     optimizer = torch.optim.AdamW(net.parameters(), 2e-3, weight_decay=DECAY)
     steps = EPOCHS * frames // 128
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
@@ -242,7 +254,7 @@ def errors_of(shots: list[Shot], calibration: Calibration, body: BodyModel) -> l
     """Squares of what fits get wrong of clips that the perceptron has not seen, as `Calibration.errors` lists them."""
     rows = []
     for shot in shots:
-        fits = fit(shot.sightings, shot.masks, body, float(shot.K[0, 0]), calibration=calibration)
+        fits = fit(shot.sightings, shot.masks, body, shot.focal, calibration=calibration)
         pose, transl = (torch.from_numpy(a).float() for a in (fits.pose, fits.transl))
         rest = body.shape(torch.from_numpy(fits.betas).float())[1]
         bones = fits.world_to_camera @ body.bones_reference(rest, pose, transl).double().numpy()
@@ -270,13 +282,13 @@ def calibrate(random: list[Shot], acts: list[Shot]) -> Calibration:
     left_out: list[tuple[Shot, Calibration]] = []
     for fold in range(_FOLDS):
         kept = [s for part in (random, acts) for i, s in enumerate(part) if i % _FOLDS != fold]
-        mirrored = [shot.mirrored for shot in kept]
-        lay(mirrored, marks)
-        part = Calibration(**known | train([*kept, *mirrored]))
+        others = [shot.mirrored for shot in kept]
+        lay(others, marks)
+        part = Calibration(**known | train([*kept, *others]))
         left_out += [(shot, part) for shot in acts[fold::_FOLDS]]
     points, turns, sizes = [], [], []
     for shot, part in left_out:
-        lifted = part.lift(shot.sightings)
+        lifted = part.lift(shot.sightings, shot.focal)
         sizes.append((shot.lifted * lifted.points).sum() / (lifted.points**2).sum())
         score = np.sqrt(shot.sightings.score.clip(0.03, 1))[..., None]
         points.append((sizes[-1] * lifted.points - shot.lifted) * score)
@@ -284,7 +296,7 @@ def calibrate(random: list[Shot], acts: list[Shot]) -> Calibration:
     known["space"] = _robust_spread(np.concatenate(points))
     known["turn"] = _robust_spread(np.concatenate(turns), (0, 2))
     known["scale"] = float(np.std(sizes))
-    rows = [row for shot, part in left_out[::2] for row in errors_of([shot], _with(part, known), body)]
+    rows = [row for shot, part in left_out[::3] for row in errors_of([shot], _with(part, known), body)]
     return Calibration(**known | train(both) | {"errors": np.sqrt(np.mean(rows, 0))})
 
 
@@ -293,14 +305,15 @@ def _with(calibration: Calibration, values: dict[str, Any]) -> Calibration:
 
 
 def main(work: Path, out: Path) -> None:
+    takes = [*(Take("random", i) for i in range(RANDOM)), *(Take("acts", i) for i in range(ACTS))]
     shots = []
-    for number in range(RANDOM + FIRST_TO_MEASURE):
-        folder = work / f"{number:03d}"
+    for count, take in enumerate(takes, 1):
+        folder = work / f"{take.kind}-{take.number:04d}"
         if not (folder / "truth.npz").is_file():
             folder.mkdir(parents=True, exist_ok=True)
-            render(number, folder)
+            render(take, folder)
         shots.append(read(folder))
-        print(f"clip {number + 1} of {RANDOM + FIRST_TO_MEASURE}")
+        print(f"clip {count} of {len(takes)}")
     calibrate(shots[:RANDOM], shots[RANDOM:]).write(out)
 
 

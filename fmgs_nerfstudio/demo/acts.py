@@ -1,7 +1,7 @@
 """What the person of a video does: acts of about two seconds, one after another, with feet that do not slide.
 
-Seeds from `FIRST_TO_MEASURE` on also draw acts that no lower seed shows: what was calibrated on lower seeds is measured
-on motions that it has not seen.
+Seeds that are `MEASURED` also draw acts that no other seed shows: what was calibrated on others is measured on motions
+that it has not seen.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fmgs_nerfstudio.demo.easing import smoothstep
 from fmgs_nerfstudio.demo.motion import Limbs
 from fmgs_nerfstudio.demo.studio import Motion
 
-FIRST_TO_MEASURE = 30
+MEASURED = range(30, 100)
 _SOLE = 0.02  # metres that shoes keep the body above the ground
 _BLEND = 0.35  # seconds from one act to the next
 _SECONDS = 1.25  # of an act, about
@@ -170,7 +170,7 @@ UNSEEN: tuple[Act, ...] = (lunge, kick, jack, bow, box, stretch)
 
 def acts_of(seed: int, count: int, rng: np.random.Generator) -> list[Act]:
     """The acts of a clip in order, `turn` among them; of seeds to measure with, half of the others are unseen ones."""
-    unseen = count // 2 if seed >= FIRST_TO_MEASURE else 0
+    unseen = count // 2 if seed in MEASURED else 0
 
     def drawn(pool: tuple[Act, ...], n: int) -> list[Act]:
         order: list[int] = [int(i) for _ in range(-(-n // len(pool))) for i in rng.permutation(len(pool))]

@@ -195,5 +195,5 @@ clip.npz holds what a tracker should find in video.mp4, for its F frames:
                            OpenCV's axes; the camera is at rest
   up [3]                   the world's upward axis
 mask/Camera_B1/<frame>.png is the share of each pixel of the video that the person covers.
-Seeds from 30 on show motions that lower seeds do not: calibrate on lower ones, measure on these.
+Seeds from 30 to 99 show motions that others do not: calibrate on others, measure on these.
 """

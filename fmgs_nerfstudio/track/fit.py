@@ -72,13 +72,13 @@ class _Clip:
         calibration: Calibration,
         progress: Progress,
     ) -> None:
-        supposed = USUAL_FOCAL * max(sightings.size)
+        supposed = USUAL_FOCAL * max(sightings.size) if focal is None else focal
         self.body, self.skeleton, self.masks, self.progress = body, Skeleton.of(body), masks, progress
         self.evidence = Evidence(
             sightings,
-            calibration.lift(sightings),
+            calibration.lift(sightings, supposed),
             calibration,
-            focal=supposed if focal is None else focal,
+            focal=supposed,
             focal_spread=FOCAL_SPREAD if focal is None else KNOWN_FOCAL,
             stature=None if height is None else Stature.of(body, height),
         )

@@ -12,12 +12,14 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from fmgs_dataparsers.conventions import centred_intrinsics
 from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
 from fmgs_nerfstudio.arrays import Array
 from fmgs_nerfstudio.files import atomic_path
 from fmgs_nerfstudio.track.chain import Marks, nearest_rotation
+from fmgs_nerfstudio.track.mirror import mirrored, mirrored_landmarks, mirrored_rotations
 from fmgs_nerfstudio.track.records import N_LANDMARKS, Sightings
 
 CALIBRATION = Path(__file__).parent / "calibration.npz"
@@ -92,27 +94,46 @@ class Calibration:
         """The landmarks on the body."""
         return Marks(_JOINTS, _AXES, self.offset)
 
-    def lift(self, sightings: Sightings) -> Lifted:
-        """Points and rotations from what the network sees."""
-        world, seen = in_numbers(sightings)
+    def lift(self, sightings: Sightings, focal: float) -> Lifted:
+        """Points and rotations from what the network sees, by a camera of a focal length in pixels.
+
+        They are the mean of what the perceptron says of the image and of the mirrored one.
+        """
+        points, rotations = self._say(sightings, focal)
+        others, turned = self._say(mirrored(sightings), focal)
+        points = (points + mirrored_landmarks(others)) / 2
+        return Lifted(points, nearest_rotation((rotations + mirrored_rotations(turned)) / 2))
+
+    def _say(self, sightings: Sightings, focal: float) -> tuple[Float[Array, "F 33 3"], Float[Array, "F 24 3 3"]]:
+        world, seen = in_numbers(sightings, focal)
         frames = len(world)
         found = (seen - self.middle) / self.spread
         for i, (weights, constants) in enumerate(self.layers):
             found = (np.maximum(found, 0) if i else found) @ weights + constants
         corrections, rotations = np.split(found, [3 * N_LANDMARKS], axis=1)
-        points = world + corrections.reshape(frames, N_LANDMARKS, 3)
-        return Lifted(points, nearest_rotation(rotations.reshape(frames, 24, 3, 3)))
+        return world + corrections.reshape(frames, N_LANDMARKS, 3), rotations.reshape(frames, 24, 3, 3)
 
 
-def in_numbers(sightings: Sightings) -> tuple[Float[Array, "F 33 3"], Float[Array, "F 198"]]:
-    """Landmarks from the middle of the hips in metres; and all that the calibration's perceptron looks at."""
+def in_numbers(sightings: Sightings, focal: float) -> tuple[Float[Array, "F 33 3"], Float[Array, "F P"]]:
+    """Landmarks from the middle of the hips in metres; and all that the calibration's perceptron looks at.
+
+    That is: those metres; where the rays to the landmarks meet the plane through the hips that faces the camera, and
+    the network's depth, both in metres; how near the person is, 1/m; and the scores.
+    """
     hips = list(HIPS)
     world = sightings.world - sightings.world[:, hips].mean(1, keepdims=True)
-    flat = sightings.landmarks - sightings.landmarks[:, hips].mean(1, keepdims=True)
-    scale = (flat * world[..., :2]).sum((1, 2)) / np.maximum((flat**2).sum((1, 2)), 1e-9)
+    K = centred_intrinsics(focal, *sightings.size)
+    back = along_rays(sightings.landmarks[:, hips].mean(1), K).swapaxes(1, 2)
+    rays = (sightings.landmarks - K[:2, 2]) / focal
+    turned = np.einsum("fab,fmb->fma", back, np.concatenate([rays, np.ones((*rays.shape[:2], 1))], -1))
+    flat = turned[..., :2] / turned[..., 2:]
+    flat -= flat[:, hips].mean(1, keepdims=True)
+    away = (flat * world[..., :2]).sum((1, 2)) / np.maximum((flat**2).sum((1, 2)), 1e-9)
     frames = len(world)
-    flat, depth = flat * scale[:, None, None], sightings.depth * scale[:, None]
-    return world, np.concatenate([world.reshape(frames, -1), flat.reshape(frames, -1), depth], 1)
+    flat, depth = flat * away[:, None, None], sightings.depth * away[:, None] / focal
+    near = 1 / np.maximum(away, 0.1)[:, None]
+    numbers = [world.reshape(frames, -1), flat.reshape(frames, -1), depth, near, sightings.score]
+    return world, np.concatenate(numbers, 1)
 
 
 def along_rays(pixels: Float[Array, "F 2"], K: Float[Array, "3 3"]) -> Float[Array, "F 3 3"]:

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from fmgs_nerfstudio.arrays import Array
+from fmgs_nerfstudio.track.mirror import OTHER_SIDE
 from fmgs_nerfstudio.track.records import N_LANDMARKS
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -28,7 +29,6 @@ Image = UInt8[Array, "H W 3"]
 _DETECTOR_SIDE, _GRIDS = 224, ((28, 2), (14, 2), (7, 6))  # rows and columns, and boxes at each place
 _OVERLAP = 0.3  # intersection over union of boxes of the same face
 _MARGIN = 1.25  # of a region around the circle through a person's ends
-_MIRRORED = [0, 4, 5, 6, 1, 2, 3, *(i + 1 if i % 2 else i - 1 for i in range(7, N_LANDMARKS))]
 _HEATMAP, _WINDOW, _SURE = 64, 7, 0.25  # cells; cells around a landmark; heat below which it is not moved
 
 
@@ -220,11 +220,11 @@ class _Pass:
     @cached_property
     def mirrored(self) -> _Pass:
         """As the picture's mirror image has it."""
-        swap = [*_MIRRORED, 33, 34]
+        swap = [*OTHER_SIDE, 33, 34]
         return _Pass(
             self.landmarks[swap] * [-1, 1, 1] + [SIDE, 0, 0],
-            self.score[_MIRRORED],
-            self.world[_MIRRORED] * [-1, 1, 1],
+            self.score[OTHER_SIDE],
+            self.world[OTHER_SIDE] * [-1, 1, 1],
             self.mask[:, ::-1],
             self.presence,
         )

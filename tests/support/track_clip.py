@@ -92,9 +92,9 @@ def exact_calibration() -> Calibration:
         dressed=np.zeros(24),
         sole=0.0,
         scale=0.02,
-        middle=np.zeros(198),
-        spread=np.ones(198),
-        layers=((np.zeros((198, 315)), np.zeros(315)),),
+        middle=np.zeros(232),
+        spread=np.ones(232),
+        layers=((np.zeros((232, 315)), np.zeros(315)),),
         errors=np.array([0.12, 0.006, 0.01, 0.006, 0.04, 0.05]),
     )
 
