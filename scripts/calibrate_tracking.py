@@ -36,6 +36,7 @@ from fmgs_nerfstudio.track.masks import person_mask
 from fmgs_nerfstudio.track.mirror import OTHER_SIDE, mirrored, mirrored_joints, mirrored_landmarks, mirrored_rotations
 from fmgs_nerfstudio.track.networks import LandmarkNetwork, Region
 from fmgs_nerfstudio.track.records import N_LANDMARKS, Sightings
+from fmgs_nerfstudio.track.terms import Stature
 
 ACTS, RANDOM = 170, 170
 """Clips of acts, of which every `EVERY`-th frame is seen, and of random poses, with their `FRAMES`."""
@@ -250,23 +251,25 @@ def train(shots: list[Shot]) -> dict[str, Any]:
     return {"middle": middle, "spread": spread, "layers": tuple(layers)}
 
 
-def errors_of(shots: list[Shot], calibration: Calibration, body: BodyModel) -> list[Any]:
-    """Squares of what fits get wrong of clips that the perceptron has not seen, as `Calibration.errors` lists them."""
-    rows = []
-    for shot in shots:
-        fits = fit(shot.sightings, shot.masks, body, shot.focal, calibration=calibration)
-        pose, transl = (torch.from_numpy(a).float() for a in (fits.pose, fits.transl))
-        rest = body.shape(torch.from_numpy(fits.betas).float())[1]
-        bones = fits.world_to_camera @ body.bones_reference(rest, pose, transl).double().numpy()
-        turned, pelvis = bones[..., :3, :3], (bones[:, 0] @ np.r_[rest[0].double().numpy(), 1.0])[:, :3]
-        parents = list(body.parents[1:22])
-        local = [t[:, parents].swapaxes(-1, -2) @ t[:, 1:22] for t in (turned, shot.turned)]
-        joints = logarithm(local[0].swapaxes(-1, -2) @ local[1])
-        lean = logarithm(turned[:, 0] @ shot.turned[:, 0].swapaxes(-1, -2))[:, 0].mean()
-        size = (shot.joints[:, 0] * pelvis).sum() / (pelvis**2).sum()
-        off = (size * pelvis - shot.joints[:, 0]) / [1, 1, pelvis[:, 2].mean()]
-        rows.append([(joints**2).sum(-1).mean(), *(off**2).mean(0), lean**2, (size - 1) ** 2])
-    return rows
+def errors_of(shot: Shot, calibration: Calibration, body: BodyModel) -> tuple[list[Any], tuple[float, float]]:
+    """What the fit gets wrong of a clip that the perceptron has not seen.
+
+    Squares of what `Calibration.errors` lists; the fitted size and the true one, as `Calibration.size` has them.
+    """
+    fits = fit(shot.sightings, shot.masks, body, shot.focal, calibration=calibration)
+    pose, transl = (torch.from_numpy(a).float() for a in (fits.pose, fits.transl))
+    rest = body.shape(torch.from_numpy(fits.betas).float())[1]
+    bones = fits.world_to_camera @ body.bones_reference(rest, pose, transl).double().numpy()
+    turned, pelvis = bones[..., :3, :3], (bones[:, 0] @ np.r_[rest[0].double().numpy(), 1.0])[:, :3]
+    parents = list(body.parents[1:22])
+    local = [t[:, parents].swapaxes(-1, -2) @ t[:, 1:22] for t in (turned, shot.turned)]
+    joints = logarithm(local[0].swapaxes(-1, -2) @ local[1])
+    lean = logarithm(turned[:, 0] @ shot.turned[:, 0].swapaxes(-1, -2))[:, 0].mean()
+    size = (shot.joints[:, 0] * pelvis).sum() / (pelvis**2).sum()
+    off = (size * pelvis - shot.joints[:, 0]) / [1, 1, pelvis[:, 2].mean()]
+    usual = Stature.of(body, 0.0)
+    fitted = float(np.log1p(usual.by_shape @ fits.betas / usual.usual))
+    return [(joints**2).sum(-1).mean(), *(off**2).mean(0), lean**2, (size - 1) ** 2], (fitted, fitted + np.log(size))
 
 
 def calibrate(random: list[Shot], acts: list[Shot]) -> Calibration:
@@ -279,6 +282,7 @@ def calibrate(random: list[Shot], acts: list[Shot]) -> Calibration:
     lay(both, marks)
     known: dict[str, Any] = {"offset": offset, "across": across, "dressed": np.full(24, 0.015), "sole": 0.0412}
     known |= {"space": np.full((N_LANDMARKS, 3), 0.04), "turn": np.full(24, 0.05), "scale": 0.04, "errors": np.zeros(6)}
+    known["size"] = np.array([0.0, 1.0])
     left_out: list[tuple[Shot, Calibration]] = []
     for fold in range(_FOLDS):
         kept = [s for part in (random, acts) for i, s in enumerate(part) if i % _FOLDS != fold]
@@ -296,7 +300,11 @@ def calibrate(random: list[Shot], acts: list[Shot]) -> Calibration:
     known["space"] = _robust_spread(np.concatenate(points))
     known["turn"] = _robust_spread(np.concatenate(turns), (0, 2))
     known["scale"] = float(np.std(sizes))
-    rows = [row for shot, part in left_out[::3] for row in errors_of([shot], _with(part, known), body)]
+    some = left_out[::3]
+    fitted, true = zip(*(errors_of(shot, _with(part, known), body)[1] for shot, part in some), strict=True)
+    slope, constant = np.polyfit(fitted, true, 1)
+    known["size"] = np.array([constant, slope])
+    rows = [errors_of(shot, _with(part, known), body)[0] for shot, part in some]
     return Calibration(**known | train(both) | {"errors": np.sqrt(np.mean(rows, 0))})
 
 

@@ -27,10 +27,10 @@ USUAL_FOCAL, FOCAL_SPREAD = 1.05, 0.25
 KNOWN_FOCAL = 1e-3
 """Deviation of the logarithm of a focal length that is given."""
 Progress = Callable[[int, int], None]
-_SIZE, _KNOWN_SIZE = 0.045, 0.01  # deviation of people's sizes, and of a stature that is given
+_KNOWN_SIZE = 0.01  # deviation of the size where a stature is given
 _SOUGHT_FOCAL = 0.18  # deviation of the logarithm of a focal length that was sought: landmarks hardly tell it
 _AT_ONCE, _OVERLAP = 400, 20  # frames
-_GROUND_STEPS, _ROUNDS = 8, 4
+_GROUND_STEPS, _ROUNDS, _SIZE_ROUNDS = 8, 4, 2
 _DAMPING = 1e-4
 _TRUNK = [11, 12, 23, 24]
 _STEPS = 14
@@ -99,7 +99,10 @@ class _Clip:
         return self._in_the_world(state, information)
 
     def _solved(self, evidence: Evidence, shared: Float[Array, "G"] | None) -> tuple[State, Float[Array, "G G"]]:
-        """A guess, improved by landmarks, then with the ground, then with outlines; `shared` is held."""
+        """A guess, improved by landmarks, then with the ground, then with outlines, then of a likely size.
+
+        `shared` is held.
+        """
         state = first_guess(self.skeleton, evidence)
         if shared is not None:
             state, evidence = replace(state, shared=shared), replace(evidence, held=shared)
@@ -108,12 +111,21 @@ class _Clip:
         self._tell(frames, outlined)
         state, information = solve(state, evidence, grounded=True, steps=_GROUND_STEPS)
         self._tell(frames, outlined)
-        if self.masks is not None:
-            outlines = Outlines(self.body, evidence.sightings, self.masks)
-            for _ in range(_ROUNDS):
-                state = outlines.improve(state, evidence)
-                self._tell(frames, outlined)
+        improved = self._improvement(evidence)
+        for _ in range(_ROUNDS * outlined):
+            state = improved(state, evidence)
+            self._tell(frames, outlined)
+        if evidence.stature is None and shared is None:
+            evidence = replace(evidence, stature=Stature.likely(self.body, state.betas, evidence.calibration))
+            for _ in range(_SIZE_ROUNDS):
+                state = improved(state, evidence)
         return state, information
+
+    def _improvement(self, evidence: Evidence) -> Callable[[State, Evidence], State]:
+        """A step with outlines; without masks, some with landmarks and ground."""
+        if self.masks is not None:
+            return Outlines(self.body, evidence.sightings, self.masks).improve
+        return lambda state, evidence: solve(state, evidence, grounded=True, steps=_GROUND_STEPS)[0]
 
     def _tell(self, frames: int, outlined: bool) -> None:
         """A stage of some frames is over."""
@@ -140,7 +152,7 @@ class _Clip:
         known = self.evidence.focal_spread == KNOWN_FOCAL
         sought = float(np.sqrt(np.linalg.inv(information)[Shared.FOCAL, Shared.FOCAL]))
         focal = KNOWN_FOCAL if known else float(np.clip(sought, _SOUGHT_FOCAL, FOCAL_SPREAD))
-        size = _SIZE if self.evidence.stature is None else _KNOWN_SIZE
+        size = float(errors[5]) if self.evidence.stature is None else _KNOWN_SIZE
         return Uncertainty(
             rotation=float(errors[0]),
             position=(float(errors[1]), float(errors[2]), away * float(errors[3])),

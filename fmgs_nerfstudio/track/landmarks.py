@@ -64,6 +64,8 @@ class Calibration:
     """Of what is seen, as `in_numbers` gives it."""
     layers: tuple[tuple[Float[Array, "M N"], Float[Array, "N"]], ...]
     """Weights and constants of the perceptron from what is seen to corrections of the points and to rotations."""
+    size: Float[Array, "2"]
+    """Constant and slope of people's sizes by those that fits without it give them; logarithms of the mean shape's."""
     errors: Float[Array, "6"]
     """Of the fits of whole clips: rotation (radians), right, down, forward (relative to the distance), lean
     (radians), distance (relative)."""

@@ -65,6 +65,13 @@ class Stature:
         top, sole = body.shapedirs[ends, 1, :shapes].double().numpy()
         return Stature(height, float(y[ends[0]] - y[ends[1]]), top - sole)
 
+    @staticmethod
+    def likely(body: BodyModel, betas: Float[Array, "S"], calibration: Calibration) -> Stature:
+        """Of a person whom a fit gives this shape: fits differ less in size than people do."""
+        stature, (constant, slope) = Stature.of(body, 0.0, len(betas)), calibration.size
+        fitted = np.log1p(stature.by_shape @ betas / stature.usual)
+        return replace(stature, height=stature.usual * float(np.exp(constant + slope * fitted)))
+
 
 @dataclass(frozen=True, eq=False)
 class Evidence:

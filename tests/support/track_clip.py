@@ -95,6 +95,7 @@ def exact_calibration() -> Calibration:
         middle=np.zeros(232),
         spread=np.ones(232),
         layers=((np.zeros((232, 315)), np.zeros(315)),),
+        size=np.array([0.0, 1.0]),
         errors=np.array([0.12, 0.006, 0.01, 0.006, 0.04, 0.05]),
     )
 

@@ -122,8 +122,51 @@ def test_a_stature_is_met_whatever_landmarks_say(centimetres: float) -> None:
     clip = turning()
     y = clip.body.v_template.numpy()[:, 1]
     height = float(np.ptp(y)) + centimetres / 100  # those who stand in the clip are of the mean shape
-    found = y + clip.body.shapedirs.numpy()[:, 1] @ fitted(clip, height=height).betas
-    assert float(np.ptp(found)) == pytest.approx(height, abs=0.005)
+    assert height_of(fitted(sized(clip, 0.1, 2), height=height), clip) == pytest.approx(height, abs=0.005)
+
+
+def height_of(fits: Fits, clip: Clip) -> float:
+    return float(np.ptp(clip.body.v_template.numpy()[:, 1] + clip.body.shapedirs.numpy()[:, 1] @ fits.betas))
+
+
+def sized(clip: Clip, constant: float, slope: float) -> Clip:
+    """Where the calibration says so of people's sizes."""
+    return replace(clip, calibration=replace(clip.calibration, size=np.array([constant, slope])))
+
+
+@pytest.mark.parametrize("larger", [0.05, -0.04])
+def test_people_are_as_large_as_the_calibration_says(larger: float) -> None:
+    """Body, distance and the camera's height grow together: the picture stays."""
+    clip = turning()
+    before, after = fitted(sized(clip, 0, 1)), fitted(sized(clip, larger, 1))
+    assert height_of(after, clip) == pytest.approx(np.exp(larger) * height_of(before, clip), rel=0.006)
+    joints = [in_camera(fits, clip) for fits in (before, after)]
+    assert joints[1][:, 0, 2].mean() == pytest.approx(np.exp(larger) * joints[0][:, 0, 2].mean(), rel=0.01)
+    flat = [FOCAL * j[..., :2] / j[..., 2:] for j in joints]
+    assert np.linalg.norm(flat[1] - flat[0], axis=-1).mean() < 3
+    cameras = [-f.world_to_camera[:3, :3].T @ f.world_to_camera[:3, 3] for f in (before, after)]
+    assert cameras[1][1] == pytest.approx(np.exp(larger) * cameras[0][1], rel=0.02)
+
+
+def test_sizes_differ_by_the_calibrations_slope() -> None:
+    betas = np.zeros(10)
+    betas[0] = -1.0  # taller
+    time = np.arange(24) / 12
+    clip = make_clip(time, 1.5 * time, betas=betas)
+    usual = float(np.ptp(clip.body.v_template.numpy()[:, 1]))
+    as_fitted, doubled = (np.log(height_of(fitted(sized(clip, 0, slope)), clip) / usual) for slope in (1, 2))
+    assert as_fitted > 0.01
+    assert doubled == pytest.approx(2 * as_fitted, rel=0.1)
+
+
+def test_outlines_do_not_undo_the_size(tmp_path: Path) -> None:
+    clip = make_clip(np.arange(6) / 10, 0.5 * np.arange(6))
+    masks = masks_of(clip, tmp_path)
+    before, after = (
+        height_of(fit(clip.sightings, masks, clip.body, FOCAL, calibration=sized(clip, c, 1).calibration), clip)
+        for c in (0, 0.05)
+    )
+    assert after == pytest.approx(np.exp(0.05) * before, rel=0.008)
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3])
@@ -206,11 +249,13 @@ def test_any_body_in_smpls_schema() -> None:
 def test_the_packages_calibration() -> None:
     """It is complete, and what it corrects is of the size of a body."""
     calibration, clip = Calibration.load(), turning()
-    lifted = calibration.lift(clip.sightings)
+    lifted = calibration.lift(clip.sightings, FOCAL)
     assert lifted.points.shape == (50, 33, 3)
     assert np.linalg.norm(lifted.points, axis=-1).max() < 1.5
     assert np.allclose(np.linalg.det(lifted.turned), 1)
     assert 0.03 < calibration.errors[0] < 0.3
+    assert abs(calibration.size[0]) < 0.1
+    assert 1 <= calibration.size[1] < 4  # people differ more than fits do
     fits = fit(clip.sightings, None, clip.body, FOCAL)
     assert np.linalg.norm(root_error(fits, clip), axis=-1).max() < 45  # no side is swapped
 
@@ -220,6 +265,7 @@ def test_a_calibration_is_read_as_written(tmp_path: Path) -> None:
     calibration.write(tmp_path / "calibration.npz")
     again = Calibration.load(tmp_path / "calibration.npz")
     assert np.array_equal(again.offset, calibration.offset)
+    assert np.array_equal(again.size, calibration.size)
     assert all(np.array_equal(a[0], b[0]) for a, b in zip(again.layers, calibration.layers, strict=True))
 
 

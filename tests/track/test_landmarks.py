@@ -79,7 +79,9 @@ def test_perspective_is_seen() -> None:
 
 def test_the_mirror() -> None:
     seen = make_clip(np.arange(3) / 10, np.full(3, 0.4)).sightings
+    seen = replace(seen, score=np.linspace(0, 1, 99).reshape(3, 33))
     other = mirrored(seen)
+    assert np.allclose(other.score[:, WRIST], seen.score[:, OTHER_WRIST])
     assert np.allclose(other.landmarks[:, WRIST], [SIZE[0], 0] + seen.landmarks[:, OTHER_WRIST] * [-1, 1])
     assert np.allclose(other.world[:, WRIST], seen.world[:, OTHER_WRIST] * [-1, 1, 1])
     again = mirrored(other)
