@@ -97,6 +97,8 @@ class Follower:
         self.colours = seen if self.colours is None else (1 - _LEARNT) * self.colours + _LEARNT * seen
         if light < DARK:
             return "too dark"
+        if not look.agreed:
+            return "front and back are not told apart"
         return outside(look, image) or self._hidden(image, look, time) or look
 
     def _hidden(self, image: Image, look: Look, time: float) -> str | None:

@@ -106,6 +106,8 @@ class Look:
     """The person's coverage of the region's own picture, 0..1."""
     next: Region
     """Where to look in the next frame."""
+    agreed: bool
+    """Whether the plain and the mirrored picture face the same way: where they do not, their mean is nobody's pose."""
 
 
 class Detector:
@@ -188,6 +190,7 @@ class LandmarkNetwork:
             score=both.score,
             mask=both.mask,
             next=Region.around(points[N_LANDMARKS], points[N_LANDMARKS + 1]),
+            agreed=bool(plain.leftward @ mirrored.leftward > 0),
         )
 
     def _pass(self, picture: Image) -> _Pass:
@@ -216,6 +219,11 @@ class _Pass:
     @property
     def values(self) -> tuple[Any, ...]:
         return self.landmarks, self.score, self.world, self.mask, self.presence
+
+    @property
+    def leftward(self) -> Float[Array, "3"]:
+        """Along shoulders and hips, from right to left."""
+        return (self.world[[11, 23]] - self.world[[12, 24]]).sum(0)
 
     @cached_property
     def mirrored(self) -> _Pass:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 from fmgs_dataparsers.files import CaptureError
 from support.footage import JOINTS, Shot, place, turning, wall
 
 from fmgs_nerfstudio.track.follow import Follower, check_person, in_the_way, upright_turn
+from fmgs_nerfstudio.track.mirror import OTHER_SIDE
 from fmgs_nerfstudio.track.networks import Detection, Detector, LandmarkNetwork, Look, Region
 
 DETECTOR, NETWORK = Detector(), LandmarkNetwork()
@@ -103,6 +107,27 @@ def test_who_leaves_the_picture_is_left_out() -> None:
     assert looks[1] == "the person is partly outside the picture"
     (feet,), _ = _follow([place(wall(), shots[0], 150, 80)])  # 40 pixels of them are below
     assert feet == "the person is partly outside the picture"
+
+
+class TwoFaced(LandmarkNetwork):
+    """Takes the front for the back in every other pass."""
+
+    passes = 0
+
+    def _pass(self, picture: np.ndarray) -> Any:
+        self.passes += 1
+        seen = super()._pass(picture)
+        if self.passes % 2:
+            return seen
+        return replace(seen, landmarks=seen.landmarks[[*OTHER_SIDE, 33, 34]], world=seen.world[OTHER_SIDE])
+
+
+def test_who_is_seen_from_two_sides_at_once_is_left_out() -> None:
+    """The mean of front and back would be a body as thin as a line, and the network would be sure of it."""
+    image = place(wall(), turning()[0], 150, 20)
+    plain, two_faced = (Follower(DETECTOR, network)(image, 0, "frame 0") for network in (NETWORK, TwoFaced()))
+    assert isinstance(plain, Look)
+    assert two_faced == "front and back are not told apart"
 
 
 def test_nobody_and_darkness() -> None:

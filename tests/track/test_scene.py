@@ -25,7 +25,7 @@ def _look(x: float) -> Look:
     landmarks = np.tile([[x, 180.0]], (33, 1)) + np.linspace([-50, -120], [50, 120], 33)
     region = Region(np.array([x, 180.0]), 300.0)
     one = np.ones
-    return Look(region, 1.0, landmarks, one(33), one((33, 3)), one(33), one((SIDE, SIDE)), region)
+    return Look(region, 1.0, landmarks, one(33), one((33, 3)), one(33), one((SIDE, SIDE)), region, True)
 
 
 def _with_person(view: np.ndarray, x: int) -> np.ndarray:
